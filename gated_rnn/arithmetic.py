@@ -1,0 +1,82 @@
+"""The few array operations whose dtype and sharding rules every layer shares (layer 0).
+
+Nothing is promoted silently: operands are cast to the kernel's dtype, sums are
+accumulated in at least float32, and the caller casts the result to the dtype it wants.
+"""
+
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["broadcast_batch", "match_varying", "matmul", "where"]
+
+Tree = TypeVar("Tree")
+
+
+def matmul(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Return `inputs @ kernel` in at least float32.
+
+    Args:
+        inputs: `[*leading, K]`, cast to the dtype of the kernel.
+        kernel: `[K, N]`.
+
+    Returns:
+        `[*leading, N]`, float32, or float64 for a float64 kernel.
+    """
+    accumulated = jnp.promote_types(kernel.dtype, jnp.float32)
+    return jnp.matmul(
+        jnp.asarray(inputs, kernel.dtype), kernel, preferred_element_type=accumulated
+    )
+
+
+def where(flags: jax.Array, true: Tree, false: Tree) -> Tree:
+    """Choose between two pytrees by bool flags over their leading axes.
+
+    Args:
+        flags: bool `[*leading]`.
+        true: Pytree of arrays that broadcast to `[*leading, ...]`.
+        false: Pytree of the same structure and ranks.
+    """
+
+    def choose(t: jax.Array, f: jax.Array) -> jax.Array:
+        ndim = max(jnp.ndim(t), jnp.ndim(f))
+        trailing = tuple(range(jnp.ndim(flags), ndim))
+        return jnp.where(jnp.expand_dims(flags, trailing), t, f)
+
+    return jax.tree.map(choose, true, false)
+
+
+def broadcast_batch(carry: Tree, zeros: Tree, batch_shape: tuple[int, ...]) -> Tree:
+    """Give every leaf of `carry` the batch axes `batch_shape`.
+
+    Args:
+        carry: Leaves `[*batch_shape, features]` or `[features]`.
+        zeros: The cell's carry with batch shape `()`, which tells the feature axes.
+        batch_shape: The batch axes wanted.
+    """
+
+    def broadcast(leaf: Any, zero: Any) -> jax.Array:
+        return jnp.broadcast_to(leaf, (*batch_shape, *jnp.shape(zero)))
+
+    return jax.tree.map(broadcast, carry, zeros)
+
+
+def match_varying(tree: Tree, *likes: Any) -> Tree:
+    """Make `tree` vary over every `shard_map` axis that `likes` vary over.
+
+    A loop's carry must have one type throughout, and inside `jax.shard_map` the axes
+    over which a value differs between devices are part of its type. Outside it, this
+    is the identity.
+    """
+    wanted = frozenset[Any]().union(*map(_varying, jax.tree.leaves((tree, likes))))
+
+    def cast(leaf: Any) -> Any:
+        missing = tuple(sorted(wanted - _varying(leaf)))
+        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(cast, tree) if wanted else tree
+
+
+def _varying(leaf: Any) -> frozenset[Any]:
+    return getattr(jax.typeof(leaf), "vma", frozenset())

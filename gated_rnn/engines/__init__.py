@@ -1,0 +1,5 @@
+"""Time: one way of running a cell a file, nothing about a particular cell (layer 1)."""
+
+from gated_rnn.engines.scan import Scan
+
+__all__ = ["Scan"]
