@@ -91,11 +91,13 @@ def _scan_chunks(
     def rest(carry: Carry) -> tuple[Carry, Any]:
         return checkpointed(carry, jax.tree.map(lambda x: x[whole:], inputs))
 
-    if reverse:
-        carry, last = rest(carry)
-        carry, first = chunks(carry)
-    else:
-        carry, first = chunks(carry)
-        carry, last = rest(carry)
-    outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), first, last)
-    return carry, outputs
+    # In the order of processing; what is empty is not compiled.
+    parts = [chunks] * (whole > 0) + [rest] * (whole < num_steps or num_steps == 0)
+    collected = []
+    for part in reversed(parts) if reverse else parts:
+        carry, outputs = part(carry)
+        collected.append(outputs)
+    if len(collected) == 1:
+        return carry, collected[0]
+    in_time = reversed(collected) if reverse else collected
+    return carry, jax.tree.map(lambda *y: jnp.concatenate(y), *in_time)
