@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-__all__ = ["broadcast_batch", "match_varying", "matmul", "where"]
+__all__ = ["affine", "broadcast_batch", "match_varying", "matmul", "where"]
 
 Tree = TypeVar("Tree")
 
@@ -28,6 +28,12 @@ def matmul(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.matmul(
         jnp.asarray(inputs, kernel.dtype), kernel, preferred_element_type=accumulated
     )
+
+
+def affine(inputs: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+    """Return `inputs @ kernel + bias` in at least float32; see `matmul`."""
+    outputs = matmul(inputs, kernel)
+    return outputs if bias is None else outputs + bias.astype(outputs.dtype)
 
 
 def where(flags: jax.Array, true: Tree, false: Tree) -> Tree:

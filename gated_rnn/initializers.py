@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers as jax_initializers
 
-from gated_rnn.types import DType, Initializer, Shape, invalid
+from gated_rnn.types import DType, Initializer, Shape, check_positive, invalid
 
 __all__ = [
     "CUDNN",
@@ -32,6 +32,7 @@ __all__ = [
     "PerGate",
     "Zeros",
     "init_blocks",
+    "init_gates",
 ]
 
 
@@ -91,6 +92,46 @@ def init_blocks(
         return init.blocks(key, gates, shape, dtype, memory)
     keys = jax.random.split(key, len(gates))
     return jnp.concatenate([init(k, shape, dtype) for k in keys], axis=-1)
+
+
+def init_gates(
+    cell: Any,
+    key: jax.Array,
+    in_features: int,
+    gates: tuple[str, ...],
+    dtype: DType = jnp.float32,
+    memory: MemoryGates | None = None,
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Draw the packed parameters of a gated cell.
+
+    Args:
+        cell: The cell, for its fields `hidden_features`, `kernel_init`,
+            `recurrent_init`, `bias_init` and `use_bias`.
+        key: Random key.
+        in_features: F.
+        gates: Gate names in packed order.
+        dtype: dtype of the parameters.
+        memory: The cell's memory gates.
+
+    Returns:
+        The kernel `[F, G*H]`, the recurrent kernel `[H, G*H]` and the bias `[G*H]`, or
+        None if the cell uses none.
+
+    Raises:
+        ValueError: If `in_features` is not a positive integer.
+    """
+    check_positive("in_features", in_features)
+    kernel_key, recurrent_key, bias_key = jax.random.split(key, 3)
+    size = cell.hidden_features
+
+    def blocks(init: Any, block_key: jax.Array, shape: Shape) -> jax.Array:
+        return init_blocks(init, block_key, gates, shape, dtype, memory)
+
+    return (
+        blocks(cell.kernel_init, kernel_key, (in_features, size)),
+        blocks(cell.recurrent_init, recurrent_key, (size, size)),
+        blocks(cell.bias_init, bias_key, (size,)) if cell.use_bias else None,
+    )
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """The gated recurrent unit, reset after or before the recurrent matmul (layer 1)."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import matmul
+from gated_rnn.arithmetic import affine, matmul
 from gated_rnn.initializers import (
     BlocksInitializer,
     GlorotUniform,
@@ -15,6 +15,7 @@ from gated_rnn.initializers import (
     Orthogonal,
     Zeros,
     init_blocks,
+    init_gates,
 )
 from gated_rnn.types import (
     Activation,
@@ -61,10 +62,7 @@ class GRUCarry(NamedTuple):
 
 def project(params: GRUParams, inputs: jax.Array) -> jax.Array:
     """Return x W + b, `[*leading, 3H]`."""
-    projected = matmul(inputs, params.kernel)
-    if params.bias is None:
-        return projected
-    return projected + params.bias.astype(projected.dtype)
+    return affine(inputs, params.kernel, params.bias)
 
 
 def recur(params: GRUParams, carry: GRUCarry, reset_after: bool = True) -> jax.Array:
@@ -208,25 +206,15 @@ class GRU:
         Raises:
             ValueError: If `in_features` is not a positive integer.
         """
-        check_positive("in_features", in_features)
-        kernel_key, recurrent_key, bias_key, inner_key = jax.random.split(key, 4)
-        size = self.hidden_features
-
-        def bias(key: jax.Array, gates: tuple[str, ...]) -> jax.Array:
-            return init_blocks(self.bias_init, key, gates, (size,), dtype, MEMORY)
-
-        return GRUParams(
-            kernel=init_blocks(
-                self.kernel_init, kernel_key, GATES, (in_features, size), dtype, MEMORY
-            ),
-            recurrent_kernel=init_blocks(
-                self.recurrent_init, recurrent_key, GATES, (size, size), dtype, MEMORY
-            ),
-            bias=bias(bias_key, GATES) if self.use_bias else None,
-            recurrent_bias=(
-                bias(inner_key, ("n",)) if self.use_bias and self.reset_after else None
-            ),
-        )
+        gates_key, inner_key = jax.random.split(key)
+        recurrent_bias = None
+        if self.use_bias and self.reset_after:
+            shape = (self.hidden_features,)
+            recurrent_bias = init_blocks(
+                self.bias_init, inner_key, ("n",), shape, dtype, MEMORY
+            )
+        packed = init_gates(self, gates_key, in_features, GATES, dtype, MEMORY)
+        return GRUParams(*packed, recurrent_bias)
 
     def init_carry(
         self, batch_shape: Shape = (), dtype: DType = jnp.float32
@@ -247,8 +235,8 @@ class GRU:
     def gate(
         self,
         params: GRUParams,
-        projected: Any,
-        recurrent: Any,
+        projected: jax.Array,
+        recurrent: jax.Array,
         carry: GRUCarry,
     ) -> tuple[GRUCarry, jax.Array]:
         """Return the next carry and h'; for reset before it holds a matmul."""

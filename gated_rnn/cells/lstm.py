@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import matmul
+from gated_rnn.arithmetic import affine, matmul
 from gated_rnn.initializers import (
     BlocksInitializer,
     ForgetBias,
     GlorotUniform,
     MemoryGates,
     Orthogonal,
-    init_blocks,
+    init_gates,
 )
 from gated_rnn.types import (
     Activation,
@@ -60,10 +60,7 @@ class LSTMCarry(NamedTuple):
 
 def project(params: LSTMParams, inputs: jax.Array) -> jax.Array:
     """Return x W + b, `[*leading, 4H]`."""
-    projected = matmul(inputs, params.kernel)
-    if params.bias is None:
-        return projected
-    return projected + params.bias.astype(projected.dtype)
+    return affine(inputs, params.kernel, params.bias)
 
 
 def recur(params: LSTMParams, carry: LSTMCarry) -> jax.Array:
@@ -181,21 +178,7 @@ class LSTM:
         Raises:
             ValueError: If `in_features` is not a positive integer.
         """
-        check_positive("in_features", in_features)
-        kernel_key, recurrent_key, bias_key = jax.random.split(key, 3)
-        size = self.hidden_features
-        bias = None
-        if self.use_bias:
-            bias = init_blocks(self.bias_init, bias_key, GATES, (size,), dtype, MEMORY)
-        return LSTMParams(
-            kernel=init_blocks(
-                self.kernel_init, kernel_key, GATES, (in_features, size), dtype, MEMORY
-            ),
-            recurrent_kernel=init_blocks(
-                self.recurrent_init, recurrent_key, GATES, (size, size), dtype, MEMORY
-            ),
-            bias=bias,
-        )
+        return LSTMParams(*init_gates(self, key, in_features, GATES, dtype, MEMORY))
 
     def init_carry(
         self, batch_shape: Shape = (), dtype: DType = jnp.float32

@@ -1,257 +1,26 @@
-"""Networks: layers with one interface, composed into a model (layer 3).
-
-A layer is a frozen static dataclass with `init`, `init_carry`, `apply`, `step` and
-`out_features`; so is a stack of layers. A model is again pure functions.
-"""
+"""Layers one above the other, with dropout and residuals between (layer 3)."""
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from gated_rnn.arithmetic import match_varying, matmul, where
-from gated_rnn.initializers import GlorotUniform, Zeros
+from gated_rnn.arithmetic import match_varying
+from gated_rnn.networks.network import Network
 from gated_rnn.types import (
     Carry,
-    Cell,
     DType,
-    Engine,
-    Initializer,
     Params,
     Shape,
-    check_features,
     check_flags,
-    check_positive,
     check_sequence,
     invalid,
     params_dtype,
 )
-from gated_rnn.unrolling import unroll
 
-__all__ = ["RNN", "Dense", "DenseParams", "Network", "Stack", "StackCarry"]
-
-
-class Network(Protocol):
-    """What every layer and every composition of layers offers."""
-
-    @property
-    def out_features(self) -> int:
-        """Features of the outputs."""
-        ...
-
-    def init(self, key: jax.Array, in_features: int, dtype: DType = ...) -> Params:
-        """Draw parameters for inputs of `in_features` features."""
-        ...
-
-    def init_carry(self, batch_shape: Shape = ..., dtype: DType = ...) -> Carry:
-        """Return the carry before the first step."""
-        ...
-
-    def apply(
-        self,
-        params: Params,
-        inputs: jax.Array,
-        carry: Carry | None = None,
-        *,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-        key: jax.Array | None = None,
-    ) -> tuple[Carry, jax.Array]:
-        """Run a sequence `[T, *batch, F]`; without a key there is no dropout."""
-        ...
-
-    def step(
-        self,
-        params: Params,
-        carry: Carry,
-        inputs: jax.Array,
-        *,
-        reset: jax.Array | None = None,
-        key: jax.Array | None = None,
-    ) -> tuple[Carry, jax.Array]:
-        """Run one step `[*batch, F]`, for acting, sampling and export."""
-        ...
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class RNN:
-    """A recurrent layer: a cell, a direction and an engine.
-
-    Attributes:
-        cell: The cell.
-        reverse: Run from the last step to the first.
-        engine: How the cell is run along time; None: the default engine.
-
-    Examples:
-        >>> from gated_rnn import LSTM
-        >>> layer = RNN(LSTM(16))
-        >>> params = layer.init(jax.random.key(0), in_features=3)
-        >>> carry, outputs = layer.apply(params, jnp.ones((20, 2, 3)))
-        >>> outputs.shape
-        (20, 2, 16)
-    """
-
-    cell: Cell
-    reverse: bool = False
-    engine: Engine | None = None
-
-    @property
-    def out_features(self) -> int:
-        """Features of the outputs: those of the cell."""
-        return self.cell.out_features
-
-    def init(
-        self, key: jax.Array, in_features: int, dtype: DType = jnp.float32
-    ) -> Params:
-        """Return the parameters of the cell."""
-        return self.cell.init(key, in_features, dtype)
-
-    def init_carry(self, batch_shape: Shape = (), dtype: DType = jnp.float32) -> Carry:
-        """Return the zero carry of the cell."""
-        return self.cell.init_carry(batch_shape, dtype)
-
-    def apply(
-        self,
-        params: Params,
-        inputs: jax.Array,
-        carry: Carry | None = None,
-        *,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-        key: jax.Array | None = None,
-    ) -> tuple[Carry, jax.Array]:
-        """Run a sequence; see `gated_rnn.unroll`. The key is not used."""
-        carry, outputs = unroll(
-            self.cell,
-            params,
-            inputs,
-            carry,
-            mask=mask,
-            resets=resets,
-            reverse=self.reverse,
-            engine=self.engine,
-        )
-        if outputs is None:  # unroll collects unless it is told not to
-            raise invalid("engine", "one that collects outputs", str(self.engine))
-        return carry, outputs
-
-    def step(
-        self,
-        params: Params,
-        carry: Carry,
-        inputs: jax.Array,
-        *,
-        reset: jax.Array | None = None,
-        key: jax.Array | None = None,
-    ) -> tuple[Carry, jax.Array]:
-        """Run one step; where `reset` (bool `[*batch]`) the carry is zeroed before it.
-
-        Raises:
-            ValueError: If the layer runs in reverse, which has no next step.
-        """
-        if self.reverse:
-            raise invalid("layer", "one that runs forward", "RNN(reverse=True)")
-        if reset is not None:
-            check_flags("reset", reset, inputs.shape[:-1])
-            zeros = jax.tree.map(jnp.zeros_like, carry)
-            carry = where(reset, zeros, carry)
-        return self.cell.step(params, carry, inputs)
-
-
-class DenseParams(NamedTuple):
-    """Parameters of a dense readout.
-
-    Attributes:
-        kernel: `[F, features]`.
-        bias: `[features]`, or None.
-    """
-
-    kernel: jax.Array
-    bias: jax.Array | None
-
-
-@jax.tree_util.register_static
-@dataclass(frozen=True)
-class Dense:
-    """A readout at every step: x W + b, zero where the mask is false.
-
-    Attributes:
-        features: Features of the outputs.
-        kernel_init: Initialiser of the kernel.
-        bias_init: Initialiser of the bias.
-        use_bias: Whether there is a bias.
-    """
-
-    features: int
-    kernel_init: Initializer = GlorotUniform()
-    bias_init: Initializer = Zeros()
-    use_bias: bool = True
-
-    def __post_init__(self) -> None:
-        check_positive("features", self.features)
-
-    @property
-    def out_features(self) -> int:
-        """Features of the outputs."""
-        return self.features
-
-    def init(
-        self, key: jax.Array, in_features: int, dtype: DType = jnp.float32
-    ) -> DenseParams:
-        """Draw parameters."""
-        check_positive("in_features", in_features)
-        kernel_key, bias_key = jax.random.split(key)
-        return DenseParams(
-            kernel=self.kernel_init(kernel_key, (in_features, self.features), dtype),
-            bias=(
-                self.bias_init(bias_key, (self.features,), dtype)
-                if self.use_bias
-                else None
-            ),
-        )
-
-    def init_carry(
-        self, batch_shape: Shape = (), dtype: DType = jnp.float32
-    ) -> tuple[()]:
-        """Return the empty carry."""
-        return ()
-
-    def apply(
-        self,
-        params: DenseParams,
-        inputs: jax.Array,
-        carry: Carry | None = None,
-        *,
-        mask: jax.Array | None = None,
-        resets: jax.Array | None = None,
-        key: jax.Array | None = None,
-    ) -> tuple[tuple[()], jax.Array]:
-        """Read out every step; carry, resets and key are not used."""
-        check_sequence("inputs", inputs)
-        if mask is None:
-            return self.step(params, (), inputs)
-        check_flags("mask", mask, inputs.shape[:-1])
-        _, outputs = self.step(params, (), where(mask, inputs, jnp.zeros_like(inputs)))
-        return (), where(mask, outputs, jnp.zeros_like(outputs))
-
-    def step(
-        self,
-        params: DenseParams,
-        carry: Carry,
-        inputs: jax.Array,
-        *,
-        reset: jax.Array | None = None,
-        key: jax.Array | None = None,
-    ) -> tuple[tuple[()], jax.Array]:
-        """Read out one step, in the dtype of the kernel."""
-        check_features("inputs", inputs, params.kernel.shape[0])
-        outputs = matmul(inputs, params.kernel)
-        if params.bias is not None:
-            outputs = outputs + params.bias.astype(outputs.dtype)
-        return (), outputs.astype(params.kernel.dtype)
+__all__ = ["Stack", "StackCarry"]
 
 
 class StackCarry(NamedTuple):
@@ -282,7 +51,7 @@ class Stack:
             number of features.
 
     Examples:
-        >>> from gated_rnn import GRU, LSTM
+        >>> from gated_rnn import GRU, LSTM, RNN, Dense
         >>> net = Stack(RNN(LSTM(16)), RNN(GRU(8)), Dense(1), dropout=0.2)
         >>> params = net.init(jax.random.key(0), in_features=3)
         >>> dropout_key = jax.random.key(1)
