@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-__all__ = ["affine", "broadcast_batch", "match_varying", "matmul", "where"]
+__all__ = [
+    "affine",
+    "affine_blocks",
+    "broadcast_batch",
+    "match_varying",
+    "matmul",
+    "where",
+]
 
 Tree = TypeVar("Tree")
 
@@ -34,6 +41,31 @@ def affine(inputs: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.
     """Return `inputs @ kernel + bias` in at least float32; see `matmul`."""
     outputs = matmul(inputs, kernel)
     return outputs if bias is None else outputs + bias.astype(outputs.dtype)
+
+
+def affine_blocks(
+    inputs: jax.Array, kernel: jax.Array, bias: jax.Array | None, num_blocks: int
+) -> tuple[jax.Array, ...]:
+    """Return `inputs @ kernel + bias` as one array per block of columns.
+
+    A loop that reads one array per gate is faster on a CPU than one that cuts the gates
+    out of a packed array. With a single input feature there is no matmul to share, and
+    each block is computed for itself, which saves the cutting too.
+
+    Args:
+        inputs: `[*leading, F]`.
+        kernel: `[F, num_blocks * H]`.
+        bias: `[num_blocks * H]`, or None.
+        num_blocks: Number of gates.
+
+    Returns:
+        `num_blocks` arrays `[*leading, H]`, in at least float32.
+    """
+    if kernel.shape[0] > 1:
+        return tuple(jnp.split(affine(inputs, kernel, bias), num_blocks, axis=-1))
+    kernels = jnp.split(kernel, num_blocks, axis=-1)
+    biases = [None] * num_blocks if bias is None else jnp.split(bias, num_blocks)
+    return tuple(affine(inputs, k, b) for k, b in zip(kernels, biases, strict=True))
 
 
 def where(flags: jax.Array, true: Tree, false: Tree) -> Tree:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import affine, matmul
+from gated_rnn.arithmetic import affine_blocks, matmul
 from gated_rnn.initializers import (
     BlocksInitializer,
     GlorotUniform,
@@ -60,9 +60,9 @@ class GRUCarry(NamedTuple):
     hidden: jax.Array
 
 
-def project(params: GRUParams, inputs: jax.Array) -> jax.Array:
-    """Return x W + b, `[*leading, 3H]`."""
-    return affine(inputs, params.kernel, params.bias)
+def project(params: GRUParams, inputs: jax.Array) -> tuple[jax.Array, ...]:
+    """Return x W + b of each gate, three arrays `[*leading, H]`."""
+    return affine_blocks(inputs, params.kernel, params.bias, len(GATES))
 
 
 def recur(params: GRUParams, carry: GRUCarry, reset_after: bool = True) -> jax.Array:
@@ -75,7 +75,7 @@ def recur(params: GRUParams, carry: GRUCarry, reset_after: bool = True) -> jax.A
 
 def gate(
     params: GRUParams,
-    projected: jax.Array,
+    projected: tuple[jax.Array, ...],
     recurrent: jax.Array,
     carry: GRUCarry,
     reset_after: bool = True,
@@ -84,8 +84,8 @@ def gate(
 ) -> tuple[GRUCarry, jax.Array]:
     """Join x W + b and h U into the next carry, in the dtype of the carry."""
     h = carry.hidden
-    projected, recurrent = projected.astype(h.dtype), recurrent.astype(h.dtype)
-    x_r, x_z, x_n = jnp.split(projected, 3, axis=-1)
+    recurrent = recurrent.astype(h.dtype)
+    x_r, x_z, x_n = (x.astype(h.dtype) for x in projected)
     u_r, u_z, *rest = jnp.split(recurrent, 3 if reset_after else 2, axis=-1)
     r = gate_activation(x_r + u_r)
     z = gate_activation(x_z + u_z)
@@ -222,8 +222,8 @@ class GRU:
         """Return h = 0, `[*batch_shape, H]`."""
         return GRUCarry(hidden=jnp.zeros((*batch_shape, self.hidden_features), dtype))
 
-    def project(self, params: GRUParams, inputs: jax.Array) -> jax.Array:
-        """Return x W + b, `[*leading, 3H]`, for inputs `[*leading, F]`."""
+    def project(self, params: GRUParams, inputs: jax.Array) -> tuple[jax.Array, ...]:
+        """Return x W + b of each gate, `[*leading, H]`, for inputs `[*leading, F]`."""
         check_kernel("params.kernel", params.kernel, 3 * self.hidden_features)
         check_features("inputs", inputs, params.kernel.shape[0])
         return project(params, inputs)
@@ -235,7 +235,7 @@ class GRU:
     def gate(
         self,
         params: GRUParams,
-        projected: jax.Array,
+        projected: tuple[jax.Array, ...],
         recurrent: jax.Array,
         carry: GRUCarry,
     ) -> tuple[GRUCarry, jax.Array]:

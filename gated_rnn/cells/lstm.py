@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import affine, matmul
+from gated_rnn.arithmetic import affine_blocks, matmul
 from gated_rnn.initializers import (
     BlocksInitializer,
     ForgetBias,
@@ -58,9 +58,9 @@ class LSTMCarry(NamedTuple):
     cell: jax.Array
 
 
-def project(params: LSTMParams, inputs: jax.Array) -> jax.Array:
-    """Return x W + b, `[*leading, 4H]`."""
-    return affine(inputs, params.kernel, params.bias)
+def project(params: LSTMParams, inputs: jax.Array) -> tuple[jax.Array, ...]:
+    """Return x W + b of each gate, four arrays `[*leading, H]`."""
+    return affine_blocks(inputs, params.kernel, params.bias, len(GATES))
 
 
 def recur(params: LSTMParams, carry: LSTMCarry) -> jax.Array:
@@ -69,15 +69,17 @@ def recur(params: LSTMParams, carry: LSTMCarry) -> jax.Array:
 
 
 def gate(
-    projected: jax.Array,
+    projected: tuple[jax.Array, ...],
     recurrent: jax.Array,
     carry: LSTMCarry,
     activation: Activation = jnp.tanh,
     gate_activation: Activation = sigmoid,
 ) -> tuple[LSTMCarry, jax.Array]:
     """Join x W + b and h U into the next carry, in the dtype of the carry."""
-    dtype = carry.cell.dtype
-    i, f, g, o = jnp.split((projected + recurrent).astype(dtype), 4, axis=-1)
+    i, f, g, o = (
+        (x + u).astype(carry.cell.dtype)
+        for x, u in zip(projected, jnp.split(recurrent, 4, axis=-1), strict=True)
+    )
     i, f, o = gate_activation(i), gate_activation(f), gate_activation(o)
     c = f * carry.cell + i * activation(g)
     h = o * activation(c)
@@ -187,8 +189,8 @@ class LSTM:
         shape = (*batch_shape, self.hidden_features)
         return LSTMCarry(hidden=jnp.zeros(shape, dtype), cell=jnp.zeros(shape, dtype))
 
-    def project(self, params: LSTMParams, inputs: jax.Array) -> jax.Array:
-        """Return x W + b, `[*leading, 4H]`, for inputs `[*leading, F]`."""
+    def project(self, params: LSTMParams, inputs: jax.Array) -> tuple[jax.Array, ...]:
+        """Return x W + b of each gate, `[*leading, H]`, for inputs `[*leading, F]`."""
         check_kernel("params.kernel", params.kernel, 4 * self.hidden_features)
         check_features("inputs", inputs, params.kernel.shape[0])
         return project(params, inputs)
@@ -200,7 +202,7 @@ class LSTM:
     def gate(
         self,
         params: LSTMParams,
-        projected: jax.Array,
+        projected: tuple[jax.Array, ...],
         recurrent: jax.Array,
         carry: LSTMCarry,
     ) -> tuple[LSTMCarry, jax.Array]:

@@ -1,0 +1,16 @@
+"""The command `python -m experiments.long_sequences`."""
+
+import sys
+
+from experiments.command import run_command
+from experiments.long_sequences.config import Config
+from experiments.long_sequences.run import run
+
+
+def main() -> int:
+    """Run the experiment from the command line; return the exit status."""
+    return run_command(run, Config, module="experiments.long_sequences")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""Train both cells, measure, and write what came out."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from experiments.command import check_output_dir
+from experiments.files import write_file
+from experiments.long_sequences import report
+from experiments.long_sequences.config import Config
+from experiments.long_sequences.problem import (
+    count_parameters,
+    make_problem,
+    measure_baselines,
+)
+from experiments.long_sequences.tables import report_notes, report_tables
+from experiments.plots import plot_curves
+from experiments.progress import show_progress
+from experiments.record import (
+    RECORD_NAME,
+    environment,
+    make_record,
+    peak_memory_bytes,
+    write_record,
+)
+from experiments.tables import to_markdown, to_rich
+from gated_rnn.training import SeedResult, make_optimizer, train_seeds
+
+EXPERIMENT = "long_sequences"
+TITLE = "LSTM against GRU on long sequences"
+PICTURE_NAME = "loss_curves.png"
+SUMMARY_NAME = "summary.md"
+ADAM_EPS = 1e-7  # Keras'; optax has 1e-8
+#: An update lasts seconds at full size: one a piece shows every loss and times it.
+UPDATES_PER_PIECE = 1
+
+
+class _Keys(NamedTuple):
+    """Roots of all that is random in the experiment."""
+
+    data: jax.Array
+    training: jax.Array
+    statistics: jax.Array
+
+
+def run(config: Config, console: Console) -> None:
+    """Run the experiment and write its three files.
+
+    Args:
+        config: The settings.
+        console: Where progress and the tables go.
+
+    Raises:
+        UsageError: If the output directory cannot be written; nothing is trained then.
+    """
+    check_output_dir(config.output_dir)
+    began = time.perf_counter()
+    keys = _Keys(*jax.random.split(jax.random.key(config.seed), 3))
+    data_ids = [0] if config.shared_data else list(range(config.num_seeds))
+    baselines = measure_baselines(config, keys.data, data_ids)
+    problems = {cell: make_problem(config, cell, keys.data) for cell in config.cells}
+    optimizer = make_optimizer(config.learning_rate, config.max_grad_norm, eps=ADAM_EPS)
+
+    def train(cell: str, num_updates: int, on_piece=None) -> SeedResult:
+        seed_ids = np.arange(config.num_seeds)
+        return train_seeds(
+            problems[cell],
+            keys.training,
+            seed_ids,
+            num_updates,
+            optimizer=optimizer,
+            hyper=seed_ids,
+            updates_per_piece=UPDATES_PER_PIECE,
+            seed_block=config.seed_block,
+            on_piece=on_piece,
+        )
+
+    results = {}
+    for cell in config.cells:
+        with show_progress(console, cell.upper(), config.num_epochs) as on_piece:
+            results[cell] = train(cell, config.num_epochs, on_piece)
+    measured = report.Measured(
+        losses={cell: result.metrics["loss"] for cell, result in results.items()},
+        seconds={cell: result.seconds for cell, result in results.items()},
+        rounds=_time_rounds(config, train),
+        baselines=baselines,
+        parameters={cell: count_parameters(config, cell) for cell in config.cells},
+    )
+    summary = report.summarise(measured, keys.statistics)
+    summary["peak_memory_bytes"] = peak_memory_bytes()
+    summary["total_seconds"] = time.perf_counter() - began
+    _write(config, results, summary)
+    _show(config, console, summary)
+
+
+def _time_rounds(
+    config: Config, train: Callable[[str, int], SeedResult]
+) -> dict[str, list[float]]:
+    """Train one epoch of each cell in turn; return the seconds that each took.
+
+    What else the machine does meets both cells alike, and every other round runs in the
+    opposite order. The programs are compiled already.
+    """
+    rounds = {cell: [] for cell in config.cells}
+    if len(config.cells) > 1:
+        for number in range(config.timing_rounds):
+            for cell in config.cells[:: 1 if number % 2 == 0 else -1]:
+                seconds = train(cell, UPDATES_PER_PIECE).seconds.pieces
+                rounds[cell].append(float(seconds.sum()))
+    return rounds
+
+
+def _write(
+    config: Config, results: Mapping[str, SeedResult], summary: Mapping[str, Any]
+) -> None:
+    """Write the record first: the picture and the tables can be made from it again."""
+    cells = {
+        cell: {"seeds": result.seed_ids, **result.metrics}
+        for cell, result in results.items()
+    }
+    directory = config.output_dir
+    write_record(directory, make_record(EXPERIMENT, config, cells, summary))
+    baselines = summary["baselines"].items()
+    plot_curves(
+        directory / PICTURE_NAME,
+        {cell.upper(): result.metrics["loss"] for cell, result in results.items()},
+        title=f"{config.num_sequences} sequences of {config.num_steps:,} steps, "
+        f"one layer of {config.hidden_features} units",
+        x_label="epoch (one update each)",
+        y_label="loss",
+        levels={name: float(np.mean(values)) for name, values in baselines},
+    )
+    parts = [
+        f"# {TITLE}",
+        *(to_markdown(table) for table in report_tables(summary, config.num_seeds)),
+        *report_notes(summary),
+        f"![Loss curves]({PICTURE_NAME})",
+        _settings(config, summary),
+    ]
+    text = "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+    write_file(directory / SUMMARY_NAME, text.encode())
+
+
+def _show(config: Config, console: Console, summary: Mapping[str, Any]) -> None:
+    for table in report_tables(summary, config.num_seeds):
+        console.print(to_rich(table))
+    for note in report_notes(summary):
+        console.print(note, highlight=False)
+    console.print(_settings(config, summary), highlight=False)
+    names = ", ".join((RECORD_NAME, PICTURE_NAME, SUMMARY_NAME))
+    console.print(f"Wrote {names} to {config.output_dir}.", highlight=False)
+
+
+def _settings(config: Config, summary: Mapping[str, Any]) -> str:
+    """Say what was run where, in a line."""
+    place = environment()
+    devices = f"{len(place['devices'])} x {place['devices'][0]}"
+    memory = summary["peak_memory_bytes"]
+    peak = "" if memory is None else f", at most {memory / 2**30:.2f} GiB"
+    return (
+        f"{config.num_seeds} seeds, {config.num_epochs} epochs, "
+        f"{config.num_sequences} sequences of {config.num_steps:,} steps; "
+        f"{summary['total_seconds']:.0f} s in all{peak}; jax "
+        f"{place['packages']['jax']} on {devices} ({place['processor']})."
+    )
