@@ -169,6 +169,8 @@ def _message(said: str, config_name: str) -> str:
     """Take the message out of tyro's box: the line that follows its title."""
     lines = (_COLOURS.sub("", line).strip(_BORDERS) for line in said.splitlines())
     title_and_message = [line for line in lines if line.strip("-")]
-    message = (*title_and_message, "", "The arguments are not valid")[1]
+    if len(title_and_message) < 2:
+        return "The arguments are not valid. See --help."
+    message = title_and_message[1]
     message = message.removeprefix(f"Error parsing {config_name}: ").rstrip(".")
     return f"{message}. See --help."

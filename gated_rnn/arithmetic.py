@@ -9,16 +9,25 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
+from gated_rnn.types import DType
+
 __all__ = [
     "affine",
     "affine_blocks",
+    "at_least_float32",
     "broadcast_batch",
+    "layer_norm",
     "match_varying",
     "matmul",
     "where",
 ]
 
 Tree = TypeVar("Tree")
+
+
+def at_least_float32(dtype: DType) -> DType:
+    """Return the dtype to sum in: float64 for float64, else float32."""
+    return dtype if jnp.finfo(dtype).bits > 32 else jnp.dtype(jnp.float32)
 
 
 def matmul(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -31,9 +40,10 @@ def matmul(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     Returns:
         `[*leading, N]`, float32, or float64 for a float64 kernel.
     """
-    accumulated = jnp.promote_types(kernel.dtype, jnp.float32)
     return jnp.matmul(
-        jnp.asarray(inputs, kernel.dtype), kernel, preferred_element_type=accumulated
+        jnp.asarray(inputs, kernel.dtype),
+        kernel,
+        preferred_element_type=at_least_float32(kernel.dtype),
     )
 
 
@@ -66,6 +76,32 @@ def affine_blocks(
     kernels = jnp.split(kernel, num_blocks, axis=-1)
     biases = [None] * num_blocks if bias is None else jnp.split(bias, num_blocks)
     return tuple(affine(inputs, k, b) for k, b in zip(kernels, biases, strict=True))
+
+
+def layer_norm(
+    values: jax.Array, gain: jax.Array, bias: jax.Array | None, epsilon: float
+) -> jax.Array:
+    """Return (v - mean v) / sqrt(var v + epsilon) * gain + bias over the last axis.
+
+    Args:
+        values: `[*leading, N]`; mean and variance are taken in at least float32.
+        gain: `[N]`.
+        bias: `[N]`, or None.
+        epsilon: Added to the variance.
+
+    Returns:
+        `[*leading, N]` in the dtype of the values.
+
+    References:
+        J. Ba, J. Kiros, G. Hinton: Layer normalization, 2016, arXiv 1607.06450.
+    """
+    wide = values.astype(at_least_float32(values.dtype))
+    centred = wide - wide.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    normed = centred * jax.lax.rsqrt(variance + epsilon) * gain.astype(wide.dtype)
+    if bias is not None:
+        normed = normed + bias.astype(wide.dtype)
+    return normed.astype(values.dtype)
 
 
 def where(flags: jax.Array, true: Tree, false: Tree) -> Tree:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import initializers as jax_initializers
 
+from gated_rnn.arithmetic import at_least_float32
 from gated_rnn.types import DType, Initializer, Shape, check_positive, invalid
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "ForgetBias",
     "GlorotUniform",
     "HiddenUniform",
+    "Identity",
     "Joint",
     "LecunNormal",
     "MemoryGates",
@@ -101,6 +103,7 @@ def init_gates(
     gates: tuple[str, ...],
     dtype: DType = jnp.float32,
     memory: MemoryGates | None = None,
+    recurrent_features: int | None = None,
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """Draw the packed parameters of a gated cell.
 
@@ -112,6 +115,7 @@ def init_gates(
         gates: Gate names in packed order.
         dtype: dtype of the parameters.
         memory: The cell's memory gates.
+        recurrent_features: Rows of the recurrent kernel; None: H.
 
     Returns:
         The kernel `[F, G*H]`, the recurrent kernel `[H, G*H]` and the bias `[G*H]`, or
@@ -129,7 +133,7 @@ def init_gates(
 
     return (
         blocks(cell.kernel_init, kernel_key, (in_features, size)),
-        blocks(cell.recurrent_init, recurrent_key, (size, size)),
+        blocks(cell.recurrent_init, recurrent_key, (recurrent_features or size, size)),
         blocks(cell.bias_init, bias_key, (size,)) if cell.use_bias else None,
     )
 
@@ -156,6 +160,24 @@ class Constant:
     ) -> jax.Array:
         """Return `value` in the given shape; the key is not used."""
         return jnp.full(shape, self.value, dtype)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The identity matrix, times `scale`: recurrent kernels of relu networks.
+
+    References:
+        Q. Le, N. Jaitly, G. Hinton: A simple way to initialize recurrent networks of
+        rectified linear units, 2015, arXiv 1504.00941.
+    """
+
+    scale: Any = 1.0
+
+    def __call__(
+        self, key: jax.Array, shape: Shape, dtype: DType = jnp.float32
+    ) -> jax.Array:
+        """Return the matrix; the key is not used."""
+        return jnp.eye(*shape, dtype=dtype) * jnp.asarray(self.scale, dtype)
 
 
 @dataclass(frozen=True)
@@ -208,7 +230,7 @@ class Orthogonal:
         self, key: jax.Array, shape: Shape, dtype: DType = jnp.float32
     ) -> jax.Array:
         """Draw a matrix; the decomposition runs in at least float32."""
-        wide = jnp.promote_types(dtype, jnp.float32)
+        wide = at_least_float32(dtype)
         draw = jax_initializers.orthogonal()(key, shape, wide)
         return (draw * jnp.asarray(self.scale, wide)).astype(dtype)
 

@@ -89,6 +89,8 @@ def unroll(
         ((2, 16), (20, 2, 16), 0.0)
     """
     check_sequence("inputs", inputs)
+    # The cell checks features and parameters here, where all of the shape is known.
+    jax.eval_shape(cell.project, params, inputs)
     engine = DEFAULT_ENGINE if engine is None else engine
     batch_shape = inputs.shape[1:-1]
     zeros = cell.init_carry((), params_dtype(params))
@@ -204,6 +206,10 @@ class _Sequence:
     @property
     def pointwise(self) -> bool:
         return self.cell.pointwise
+
+    @property
+    def affine(self) -> bool:
+        return getattr(self.cell, "affine", False)
 
     def init(
         self, key: jax.Array, in_features: int, dtype: DType = jnp.float32

@@ -1,15 +1,18 @@
 """The command `python -m experiments.long_sequences`."""
 
 import sys
+from collections.abc import Sequence
 
 from experiments.command import run_command
 from experiments.long_sequences.config import Config
 from experiments.long_sequences.run import run
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the experiment from the command line; return the exit status."""
-    return run_command(run, Config, module="experiments.long_sequences")
+    return run_command(
+        run, Config, module="experiments.long_sequences", arguments=arguments
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The gated recurrent unit, reset after or before the recurrent matmul (layer 1)."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import jax
@@ -172,6 +172,7 @@ class GRU:
     """
 
     hidden_features: int
+    _: KW_ONLY
     reset_after: bool = True
     kernel_init: Initializer | BlocksInitializer = GlorotUniform()
     recurrent_init: Initializer | BlocksInitializer = Orthogonal()

@@ -1,6 +1,6 @@
 """The long short-term memory, with a forget gate and one bias (layer 1)."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import jax
@@ -147,6 +147,7 @@ class LSTM:
     """
 
     hidden_features: int
+    _: KW_ONLY
     kernel_init: Initializer | BlocksInitializer = GlorotUniform()
     recurrent_init: Initializer | BlocksInitializer = Orthogonal()
     bias_init: Initializer | BlocksInitializer = ForgetBias(1.0)

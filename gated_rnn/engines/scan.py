@@ -83,7 +83,8 @@ def _scan_chunks(
 
     def chunks(carry: Carry) -> tuple[Carry, Any]:
         split = jax.tree.map(
-            lambda x: x[:whole].reshape(-1, chunk_size, *x.shape[1:]), inputs
+            lambda x: x[:whole].reshape(whole // chunk_size, chunk_size, *x.shape[1:]),
+            inputs,
         )
         carry, outputs = jax.lax.scan(checkpointed, carry, split, reverse=reverse)
         return carry, jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), outputs)

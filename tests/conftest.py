@@ -1,0 +1,31 @@
+"""Fixtures shared by all tests: strict dtypes, float64, key reuse, hypothesis."""
+
+import hypothesis
+import jax
+import pytest
+
+hypothesis.settings.register_profile(
+    "repository", deadline=None, derandomize=True, database=None, max_examples=25
+)
+hypothesis.settings.load_profile("repository")
+
+
+@pytest.fixture
+def strict_promotion():
+    """Make any silent mixing of dtypes an error; not for optax, which mixes them."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
+def x64():
+    """Compute in float64, without changing the path that other tests take."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def no_key_reuse():
+    """Make the second use of a random key an error."""
+    with jax.debug_key_reuse(True):
+        yield
