@@ -1,5 +1,6 @@
 """Time: one way of running a cell a file, nothing about a particular cell (layer 1)."""
 
+from gated_rnn.engines.associative import Associative
 from gated_rnn.engines.scan import Scan
 
-__all__ = ["Scan"]
+__all__ = ["Associative", "Scan"]
