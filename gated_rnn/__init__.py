@@ -53,7 +53,23 @@ from gated_rnn.cells import (
     lstm_step,
 )
 from gated_rnn.engines import Associative, Scan
-from gated_rnn.networks import RNN, Dense, DenseParams, Network, Stack, StackCarry
+from gated_rnn.networks import (
+    RNN,
+    Bidirectional,
+    BidirectionalCarry,
+    BidirectionalParams,
+    Dense,
+    DenseParams,
+    Embedding,
+    EmbeddingParams,
+    LastStep,
+    MaskedMean,
+    Network,
+    RNNCarry,
+    RNNParams,
+    Stack,
+    StackCarry,
+)
 from gated_rnn.types import Cell, Engine
 from gated_rnn.unrolling import lengths_to_mask, unroll
 
@@ -65,6 +81,9 @@ __all__ = [
     "MUT",
     "RNN",
     "Associative",
+    "Bidirectional",
+    "BidirectionalCarry",
+    "BidirectionalParams",
     "Cell",
     "CoupledLSTM",
     "CoupledLSTMCarry",
@@ -74,6 +93,8 @@ __all__ = [
     "Elman",
     "ElmanCarry",
     "ElmanParams",
+    "Embedding",
+    "EmbeddingParams",
     "Engine",
     "GRUCarry",
     "GRUParams",
@@ -81,6 +102,7 @@ __all__ = [
     "JANETParams",
     "LSTMCarry",
     "LSTMParams",
+    "LastStep",
     "LayerNormGRU",
     "LayerNormGRUCarry",
     "LayerNormGRUParams",
@@ -91,6 +113,7 @@ __all__ = [
     "MGUParams",
     "MUTCarry",
     "MUTParams",
+    "MaskedMean",
     "MinGRU",
     "MinGRUCarry",
     "MinGRUParams",
@@ -107,6 +130,8 @@ __all__ = [
     "ProjectedLSTM",
     "ProjectedLSTMCarry",
     "ProjectedLSTMParams",
+    "RNNCarry",
+    "RNNParams",
     "Scan",
     "Stack",
     "StackCarry",

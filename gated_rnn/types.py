@@ -25,6 +25,7 @@ __all__ = [
     "check_kernel",
     "check_positive",
     "check_sequence",
+    "check_sequences",
     "invalid",
     "params_dtype",
 ]
@@ -49,6 +50,10 @@ class Cell(Protocol):
     `projected` and `recurrent` are arrays or pytrees of arrays whose leading axes are
     those of `inputs` and `carry`. `pointwise` promises that `gate` has no matmul and
     mixes no two hidden features, which is what the fastest engines ask for.
+
+    A cell may say more of itself: `affine`, that its next carry is affine in the carry,
+    element by element; `recurs_in_gate`, that `gate` multiplies by the recurrent
+    kernel. Without such an attribute it is not so.
     """
 
     @property
@@ -148,6 +153,19 @@ def check_sequence(name: str, inputs: jax.Array) -> None:
             "a time-major array [T, *batch, F]",
             f"shape {jnp.shape(inputs)}",
         )
+
+
+def check_sequences(name: str, inputs: Any) -> Shape:
+    """Raise unless all leaves are sequences of the same `[T, *batch]`; return that."""
+    leaves = jax.tree.leaves(inputs)
+    if not leaves:
+        raise invalid(name, "a time-major array [T, *batch, F]", repr(inputs))
+    for leaf in leaves:
+        check_sequence(name, leaf)
+        if leaf.shape[:-1] != leaves[0].shape[:-1]:
+            shapes = ", ".join(str(leaf.shape) for leaf in leaves)
+            raise invalid(name, "arrays of the same [T, *batch]", f"shapes {shapes}")
+    return leaves[0].shape[:-1]
 
 
 def check_carry(name: str, carry: Carry, zeros: Carry, batch_shape: Shape) -> None:

@@ -21,7 +21,7 @@ from gated_rnn.types import (
     Shape,
     check_carry,
     check_flags,
-    check_sequence,
+    check_sequences,
     invalid,
     params_dtype,
 )
@@ -34,7 +34,7 @@ DEFAULT_ENGINE = Scan()
 def unroll(
     cell: Cell,
     params: Params,
-    inputs: jax.Array,
+    inputs: Any,
     carry: Carry | None = None,
     *,
     reset_carry: Carry | None = None,
@@ -59,7 +59,7 @@ def unroll(
         cell: The cell; static under `jax.jit` without `static_argnums`.
         params: Its parameters.
         inputs: `[T, *batch, F]`; T and the batch axes may be 0, and there may be none
-            or several batch axes.
+            or several batch axes. For a cell that reads a pytree, one of such arrays.
         carry: The carry before the first step processed; leaves `[*batch, features]`
             or `[features]`. None: zeros in the dtype of the parameters.
         reset_carry: The carry a reset goes to, same shapes, cast to the dtype of the
@@ -88,19 +88,19 @@ def unroll(
         >>> carry.hidden.shape, outputs.shape, float(abs(outputs[7:, 1]).max())
         ((2, 16), (20, 2, 16), 0.0)
     """
-    check_sequence("inputs", inputs)
+    steps_shape = check_sequences("inputs", inputs)
     # The cell checks features and parameters here, where all of the shape is known.
     jax.eval_shape(cell.project, params, inputs)
     engine = DEFAULT_ENGINE if engine is None else engine
-    batch_shape = inputs.shape[1:-1]
+    batch_shape = steps_shape[1:]
     zeros = cell.init_carry((), params_dtype(params))
     carry = _batched("carry", carry, zeros, batch_shape)
     if mask is not None:
-        check_flags("mask", mask, inputs.shape[:-1])
-        inputs = where(mask, inputs, jnp.zeros_like(inputs))
+        check_flags("mask", mask, steps_shape)
+        inputs = where(mask, inputs, jax.tree.map(jnp.zeros_like, inputs))
     leave = None
     if resets is not None:
-        check_flags("resets", resets, inputs.shape[:-1])
+        check_flags("resets", resets, steps_shape)
         reset_carry = _batched("reset_carry", reset_carry, zeros, batch_shape)
         reset_carry = jax.tree.map(
             lambda leaf, like: leaf.astype(like.dtype), reset_carry, carry

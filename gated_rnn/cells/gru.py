@@ -194,6 +194,11 @@ class GRU:
         """Whether the gate is elementwise: for reset after."""
         return self.reset_after
 
+    @property
+    def recurs_in_gate(self) -> bool:
+        """Whether the gate multiplies by the recurrent kernel: for reset before."""
+        return not self.reset_after
+
     def init(
         self, key: jax.Array, in_features: int, dtype: DType = jnp.float32
     ) -> GRUParams:

@@ -95,6 +95,11 @@ class MUT(PackedCell):
         """False: the candidate needs a matmul after the reset gate."""
         return False
 
+    @property
+    def recurs_in_gate(self) -> bool:
+        """True: so the gate multiplies by the recurrent kernel."""
+        return True
+
     def recur(
         self, params: MUTParams, carry: MUTCarry
     ) -> tuple[jax.Array | None, jax.Array]:

@@ -1,6 +1,6 @@
 """A dense readout at every step (layer 3)."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import jax
@@ -47,6 +47,7 @@ class Dense:
     """
 
     features: int
+    _: KW_ONLY
     kernel_init: Initializer = GlorotUniform()
     bias_init: Initializer = Zeros()
     use_bias: bool = True

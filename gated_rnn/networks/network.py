@@ -1,20 +1,26 @@
 """The interface of every layer and of every composition of layers (layer 3)."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
-from gated_rnn.types import Carry, DType, Params, Shape
+from gated_rnn.types import Carry, DType, Params, Shape, check_sequences, invalid
 
-__all__ = ["Network"]
+__all__ = ["Network", "reads_tokens", "reduces_time", "steps_shape"]
 
 
 class Network(Protocol):
-    """What every layer and every composition of layers offers."""
+    """What every layer and every composition of layers offers.
+
+    A layer may say more of itself: `reads_tokens`, that its inputs are integers
+    `[T, *batch]`; `reduces_time`, that its outputs are `[*batch, features]`, one for
+    the whole sequence. Without such an attribute it is not so.
+    """
 
     @property
-    def out_features(self) -> int:
-        """Features of the outputs."""
+    def out_features(self) -> int | None:
+        """Features of the outputs; None: as many as the inputs have."""
         ...
 
     def init(self, key: jax.Array, in_features: int, dtype: DType = ...) -> Params:
@@ -49,3 +55,23 @@ class Network(Protocol):
     ) -> tuple[Carry, jax.Array]:
         """Run one step `[*batch, F]`, for acting, sampling and export."""
         ...
+
+
+def reads_tokens(layer: Network) -> bool:
+    """Return whether the inputs of a layer are integers `[T, *batch]`."""
+    return getattr(layer, "reads_tokens", False)
+
+
+def reduces_time(layer: Network) -> bool:
+    """Return whether the outputs of a layer are `[*batch, features]`."""
+    return getattr(layer, "reduces_time", False)
+
+
+def steps_shape(layer: Network, inputs: Any) -> Shape:
+    """Return `[T, *batch]` of the inputs of a layer; raise if they do not fit it."""
+    if not reads_tokens(layer):
+        return check_sequences("inputs", inputs)
+    if jnp.ndim(inputs) == 0 or not jnp.issubdtype(inputs.dtype, jnp.integer):
+        got = f"{jnp.result_type(inputs)}{list(jnp.shape(inputs))}"
+        raise invalid("inputs", "integers [T, *batch]", got)
+    return inputs.shape

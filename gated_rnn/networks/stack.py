@@ -1,6 +1,5 @@
 """Layers one above the other, with dropout and residuals between (layer 3)."""
 
-import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,14 +7,19 @@ import jax
 import jax.numpy as jnp
 
 from gated_rnn.arithmetic import match_varying
-from gated_rnn.networks.network import Network
+from gated_rnn.networks.dropout import check_rate, drop, keep_by_step
+from gated_rnn.networks.network import (
+    Network,
+    reads_tokens,
+    reduces_time,
+    steps_shape,
+)
 from gated_rnn.types import (
     Carry,
     DType,
     Params,
     Shape,
     check_flags,
-    check_sequence,
     invalid,
     params_dtype,
 )
@@ -73,22 +77,34 @@ class Stack:
     ) -> None:
         if not layers:
             raise invalid("layers", "at least one layer", "none")
-        if not 0.0 <= dropout < 1.0:
-            raise invalid("dropout", "a probability in [0, 1)", repr(dropout))
+        check_rate("dropout", dropout)
         object.__setattr__(self, "layers", layers)
         object.__setattr__(self, "dropout", dropout)
         object.__setattr__(self, "residual", residual)
 
     @property
-    def out_features(self) -> int:
-        """Features of the last layer."""
-        return self.layers[-1].out_features
+    def out_features(self) -> int | None:
+        """Features of the last layer that states its own."""
+        return self._widths(None)[-1]
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether the first layer reads integers `[T, *batch]`."""
+        return reads_tokens(self.layers[0])
+
+    @property
+    def reduces_time(self) -> bool:
+        """Whether a layer makes one vector of the sequence."""
+        return any(map(reduces_time, self.layers))
 
     def init(
-        self, key: jax.Array, in_features: int, dtype: DType = jnp.float32
+        self,
+        key: jax.Array,
+        in_features: int | None = None,
+        dtype: DType = jnp.float32,
     ) -> tuple[Params, ...]:
-        """Return the parameters of each layer."""
-        widths = [in_features, *(layer.out_features for layer in self.layers)]
+        """Return the parameters of each layer; tokens have no `in_features`."""
+        widths = self._widths(in_features)
         keys = jax.random.split(key, len(self.layers))
         return tuple(
             layer.init(layer_key, width, dtype)
@@ -129,8 +145,7 @@ class Stack:
         Returns:
             The final carry, and the outputs `[T, *batch, out_features]`.
         """
-        check_sequence("inputs", inputs)
-        flags_shape = inputs.shape[:-1]
+        flags_shape = steps_shape(self, inputs)
         carry = self._start(params, carry, flags_shape[1:])
         if mask is None:
             real = jnp.ones(flags_shape, jnp.int32)
@@ -152,8 +167,24 @@ class Stack:
                 key=layer_key,
             )
 
-        layer_carries, outputs = self._through(run, inputs, times, key)
-        return StackCarry(carry.time + real.sum(axis=0), layer_carries), outputs
+        def run_reduced(
+            index: int, x: jax.Array, layer_key: jax.Array | None
+        ) -> tuple[Carry, jax.Array]:
+            return self.layers[index].step(
+                params[index], carry.layers[index], x, key=layer_key
+            )
+
+        end = carry.time + real.sum(axis=0)
+        first_reduced = self._first_reduced()
+        indices = range(len(self.layers))
+        sequences, rest = indices[:first_reduced], indices[first_reduced:]
+        carries, outputs = self._through(
+            sequences, run, inputs, times, key, sequence=True
+        )
+        more_carries, outputs = self._through(
+            rest, run_reduced, outputs, end, key, sequence=False
+        )
+        return StackCarry(end, (*carries, *more_carries)), outputs
 
     def step(
         self,
@@ -165,19 +196,21 @@ class Stack:
         key: jax.Array | None = None,
     ) -> tuple[StackCarry, jax.Array]:
         """Run one step through every layer; equals `apply` on a sequence of one."""
-        carry = self._start(params, carry, inputs.shape[:-1])
+        batch_shape = steps_shape(self, jax.tree.map(lambda x: x[None], inputs))[1:]
+        carry = self._start(params, carry, batch_shape)
 
         def run(
             index: int, x: jax.Array, layer_key: jax.Array | None
         ) -> tuple[Carry, jax.Array]:
-            layer = self.layers[index]
-            layer_carry, outputs = layer.step(
-                params[index], carry.layers[index], x[0], reset=reset, key=layer_key
+            return self.layers[index].step(
+                params[index], carry.layers[index], x, reset=reset, key=layer_key
             )
-            return layer_carry, outputs[None]
 
-        layer_carries, outputs = self._through(run, inputs[None], carry.time[None], key)
-        return StackCarry(carry.time + 1, layer_carries), outputs[0]
+        indices = range(len(self.layers))
+        layer_carries, outputs = self._through(
+            indices, run, inputs, carry.time, key, sequence=False
+        )
+        return StackCarry(carry.time + 1, layer_carries), outputs
 
     def _start(
         self, params: tuple[Params, ...], carry: StackCarry | None, batch_shape: Shape
@@ -199,41 +232,51 @@ class Stack:
             )
         return carry._replace(time=jnp.broadcast_to(carry.time, batch_shape))
 
+    def _widths(self, in_features: int | None) -> list[Any]:
+        """Return the features of the inputs and of each layer's outputs."""
+        widths = [in_features]
+        for layer in self.layers:
+            own = layer.out_features
+            widths.append(widths[-1] if own is None else own)
+        return widths
+
+    def _first_reduced(self) -> int:
+        """Return the index of the first layer whose inputs have lost their time."""
+        reduced = [reduces_time(layer) for layer in self.layers]
+        return reduced.index(True) + 1 if True in reduced else len(reduced)
+
     def _through(
-        self, run: Any, inputs: jax.Array, times: jax.Array, key: jax.Array | None
+        self,
+        indices: range,
+        run: Any,
+        inputs: Any,
+        times: jax.Array,
+        key: jax.Array | None,
+        *,
+        sequence: bool,
     ) -> tuple[tuple[Carry, ...], jax.Array]:
-        """Thread `inputs` through the layers, with dropout and residuals between."""
+        """Thread `inputs` through some layers, with dropout and residuals between.
+
+        Args:
+            indices: Which layers.
+            run: `(index, inputs, key) -> (carry, outputs)`.
+            inputs: `[*leading, features]`.
+            times: int32 `[*leading]`: `[T, *batch]`, or `[*batch]` without time.
+            key: Key of the network.
+            sequence: Whether there is a time axis.
+        """
         carries = []
         x = inputs
-        for index in range(len(self.layers)):
+        for index in indices:
             if index and key is not None and self.dropout:
-                x = _drop(jax.random.fold_in(key, 2 * index), times, x, self.dropout)
+                place_key = jax.random.fold_in(key, 2 * index)
+                whole = times if sequence else times[None]
+                kept = keep_by_step(place_key, whole, x.shape[-1], self.dropout)
+                x = drop(x, kept if sequence else kept[0], self.dropout)
             layer_key = None if key is None else jax.random.fold_in(key, 2 * index + 1)
             carry, outputs = run(index, x, layer_key)
-            if self.residual and outputs.shape == x.shape:
+            if self.residual and jnp.shape(outputs) == jnp.shape(x):
                 outputs = x.astype(outputs.dtype) + outputs
             carries.append(carry)
             x = outputs
         return tuple(carries), x
-
-
-def _drop(key: jax.Array, times: jax.Array, x: jax.Array, rate: float) -> jax.Array:
-    """Zero features of `x` with probability `rate` and scale the others up.
-
-    Args:
-        key: Key of this place in the network.
-        times: int32 `[T, *batch]`, the time of each vector of `x`.
-        x: `[T, *batch, features]`.
-        rate: Probability of zero.
-    """
-
-    def keep(time: jax.Array, row: jax.Array) -> jax.Array:
-        step_key = jax.random.fold_in(jax.random.fold_in(key, time), row)
-        return jax.random.bernoulli(step_key, 1.0 - rate, x.shape[-1:])
-
-    rows = jnp.arange(math.prod(times.shape[1:]), dtype=jnp.int32)
-    kept = jax.vmap(jax.vmap(keep), in_axes=(0, None))(
-        times.reshape(len(times), -1), rows
-    )
-    scale = jnp.asarray(1.0 / (1.0 - rate), x.dtype)
-    return jnp.where(kept.reshape(x.shape), x * scale, jnp.zeros_like(x))
