@@ -53,6 +53,7 @@ from gated_rnn.cells import (
     lstm_step,
 )
 from gated_rnn.engines import Associative, Scan
+from gated_rnn.inspection import gate_values
 from gated_rnn.networks import (
     RNN,
     Bidirectional,
@@ -136,6 +137,7 @@ __all__ = [
     "Stack",
     "StackCarry",
     "activations",
+    "gate_values",
     "gru_step",
     "initializers",
     "lengths_to_mask",

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from gated_rnn.types import DType
 
@@ -19,6 +20,7 @@ __all__ = [
     "layer_norm",
     "match_varying",
     "matmul",
+    "name_gates",
     "where",
 ]
 
@@ -102,6 +104,15 @@ def layer_norm(
     if bias is not None:
         normed = normed + bias.astype(wide.dtype)
     return normed.astype(values.dtype)
+
+
+def name_gates(**gates: jax.Array) -> tuple[jax.Array, ...]:
+    """Return the values as they are, named for `gated_rnn.gate_values` to find.
+
+    The names are those of `jax.ad_checkpoint.checkpoint_name`, so that a policy of
+    `jax.checkpoint` may tell them apart too. They cost nothing in a compiled program.
+    """
+    return tuple(checkpoint_name(value, name) for name, value in gates.items())
 
 
 def where(flags: jax.Array, true: Tree, false: Tree) -> Tree:

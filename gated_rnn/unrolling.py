@@ -43,7 +43,7 @@ def unroll(
     reverse: bool = False,
     engine: Engine | None = None,
     collect: bool = True,
-) -> tuple[Carry, jax.Array | None]:
+) -> tuple[Carry, Any]:
     """Run a cell over a time-major sequence.
 
         carry_t, outputs_t = cell.step(params, carry_{t-1}, inputs_t)     t = 0 .. T-1
@@ -114,7 +114,7 @@ def unroll(
         run_inputs = _SequenceInputs(inputs, mask, leave)
     refusal = engine.refuses(run)
     if refusal is not None:
-        raise invalid("engine", f"one that runs {cell}", f"{engine}: {refusal}")
+        raise invalid("engine", f"one that runs {type(cell).__name__}", f"{engine}: {refusal}")
     carry = match_varying(carry, run_params, run_inputs)
     return engine(run, run_params, run_inputs, carry, reverse=reverse, collect=collect)
 

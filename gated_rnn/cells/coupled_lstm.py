@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
+from gated_rnn.arithmetic import name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import BlocksInitializer, ForgetBias, MemoryGates
 from gated_rnn.types import Activation, Initializer
@@ -85,6 +86,7 @@ class CoupledLSTM(PackedCell):
         dtype = carry.cell.dtype
         f, g, o = jnp.split((projected + recurrent).astype(dtype), 3, axis=-1)
         f, o = self.gate_activation(f), self.gate_activation(o)
-        c = f * carry.cell + (1 - f) * self.activation(g)
+        f, g, o = name_gates(f=f, g=self.activation(g), o=o)
+        c = f * carry.cell + (1 - f) * g
         h = o * self.activation(c)
         return CoupledLSTMCarry(hidden=h, cell=c), h

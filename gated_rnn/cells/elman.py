@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gated_rnn.arithmetic import name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.types import Activation
 
@@ -74,5 +75,6 @@ class Elman(PackedCell):
         carry: ElmanCarry,
     ) -> tuple[ElmanCarry, jax.Array]:
         """Return the next carry and h'."""
-        h = self.activation((projected + recurrent).astype(carry.hidden.dtype))
+        preactivation = (projected + recurrent).astype(carry.hidden.dtype)
+        (h,) = name_gates(h=self.activation(preactivation))
         return ElmanCarry(hidden=h), h

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import affine_blocks, matmul
+from gated_rnn.arithmetic import affine_blocks, matmul, name_gates
 from gated_rnn.initializers import (
     BlocksInitializer,
     GlorotUniform,
@@ -97,6 +97,7 @@ def gate(
     else:
         candidate_kernel = params.recurrent_kernel[:, 2 * h.shape[-1] :]
         n = activation(x_n + matmul(r * h, candidate_kernel).astype(h.dtype))
+    r, z, n = name_gates(r=r, z=z, n=n)
     h = (1 - z) * n + z * h
     return GRUCarry(hidden=h), h
 

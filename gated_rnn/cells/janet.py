@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
+from gated_rnn.arithmetic import name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import BlocksInitializer, ForgetBias, MemoryGates
 from gated_rnn.types import Activation, Initializer
@@ -84,5 +85,6 @@ class JANET(PackedCell):
         h = carry.hidden
         s, g = jnp.split((projected + recurrent).astype(h.dtype), 2, axis=-1)
         f, write = self.gate_activation(s), 1 - self.gate_activation(s - self.beta)
-        h = f * h + write * self.activation(g)
+        f, g, write = name_gates(f=f, g=self.activation(g), write=write)
+        h = f * h + write * g
         return JANETCarry(hidden=h), h

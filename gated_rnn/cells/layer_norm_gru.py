@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import layer_norm, matmul
+from gated_rnn.arithmetic import layer_norm, matmul, name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import MemoryGates, init_gates
 from gated_rnn.types import Activation, DType
@@ -127,6 +127,7 @@ class LayerNormGRU(PackedCell):
             u_n = u_n + params.recurrent_bias.astype(h.dtype)
         r, z = self.gate_activation(x_r + u_r), self.gate_activation(x_z + u_z)
         n = self.activation(x_n + r * u_n)
+        r, z, n = name_gates(r=r, z=z, n=n)
         h = (1 - z) * n + z * h
         return LayerNormGRUCarry(hidden=h), h
 

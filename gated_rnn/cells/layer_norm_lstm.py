@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import layer_norm, matmul
+from gated_rnn.arithmetic import layer_norm, matmul, name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import (
     BlocksInitializer,
@@ -137,7 +137,8 @@ class LayerNormLSTM(PackedCell):
         dtype = carry.cell.dtype
         i, f, g, o = jnp.split((projected + recurrent).astype(dtype), 4, axis=-1)
         i, f, o = map(self.gate_activation, (i, f, o))
-        c = f * carry.cell + i * self.activation(g)
+        i, f, g, o = name_gates(i=i, f=f, g=self.activation(g), o=o)
+        c = f * carry.cell + i * g
         seen = layer_norm(c, params.cell_gain, params.cell_bias, self.epsilon)
         h = o * self.activation(seen)
         return LayerNormLSTMCarry(hidden=h, cell=c), h

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import affine_blocks, matmul
+from gated_rnn.arithmetic import affine_blocks, matmul, name_gates
 from gated_rnn.initializers import (
     BlocksInitializer,
     ForgetBias,
@@ -81,7 +81,8 @@ def gate(
         for x, u in zip(projected, jnp.split(recurrent, 4, axis=-1), strict=True)
     )
     i, f, o = gate_activation(i), gate_activation(f), gate_activation(o)
-    c = f * carry.cell + i * activation(g)
+    i, f, g, o = name_gates(i=i, f=f, g=activation(g), o=o)
+    c = f * carry.cell + i * g
     h = o * activation(c)
     return LSTMCarry(hidden=h, cell=c), h
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import matmul
+from gated_rnn.arithmetic import matmul, name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import MemoryGates
 from gated_rnn.types import Activation
@@ -77,6 +77,11 @@ class MGU(PackedCell):
         """False: the candidate needs a matmul after the gate."""
         return False
 
+    @property
+    def recurs_in_gate(self) -> bool:
+        """True: so the gate multiplies by the recurrent kernel."""
+        return True
+
     def recur(self, params: MGUParams, carry: MGUCarry) -> jax.Array:
         """Return h U_f, `[*batch, H]`."""
         columns = self.hidden_features
@@ -95,5 +100,6 @@ class MGU(PackedCell):
         f = self.gate_activation(x_f + recurrent.astype(h.dtype))
         candidate_kernel = params.recurrent_kernel[:, self.hidden_features :]
         n = self.activation(x_n + matmul(f * h, candidate_kernel).astype(h.dtype))
+        f, n = name_gates(f=f, n=n)
         h = (1 - f) * h + f * n
         return MGUCarry(hidden=h), h

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from gated_rnn.activations import identity
+from gated_rnn.arithmetic import name_gates
 from gated_rnn.cells.packed import InputGatedCell
 from gated_rnn.initializers import MemoryGates
 from gated_rnn.types import Activation
@@ -83,6 +84,6 @@ class MinGRU(InputGatedCell):
         """Return the next carry and h'."""
         h = carry.hidden
         z, n = jnp.split(projected.astype(h.dtype), 2, axis=-1)
-        z = self.gate_activation(z)
-        h = (1 - z) * h + z * self.activation(n)
+        z, n = name_gates(z=self.gate_activation(z), n=self.activation(n))
+        h = (1 - z) * h + z * n
         return MinGRUCarry(hidden=h), h

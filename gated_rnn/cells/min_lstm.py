@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from gated_rnn.activations import identity
+from gated_rnn.arithmetic import name_gates
 from gated_rnn.cells.packed import InputGatedCell
 from gated_rnn.initializers import BlocksInitializer, ForgetBias, MemoryGates
 from gated_rnn.types import Activation, Initializer
@@ -85,6 +86,6 @@ class MinLSTM(InputGatedCell):
         h = carry.hidden
         i, f, g = jnp.split(projected.astype(h.dtype), 3, axis=-1)
         i, f = self.gate_activation(i), self.gate_activation(f)
-        keep = f / (f + i)
-        h = keep * h + (i / (f + i)) * self.activation(g)
+        i, f, g = name_gates(i=i, f=f, g=self.activation(g))
+        h = (f / (f + i)) * h + (i / (f + i)) * g
         return MinLSTMCarry(hidden=h), h

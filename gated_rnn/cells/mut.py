@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import matmul
+from gated_rnn.arithmetic import matmul, name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import MemoryGates
 from gated_rnn.types import Activation, check_positive, invalid
@@ -141,5 +141,6 @@ class MUT(PackedCell):
         r = self.gate_activation(x_r + u_r.astype(h.dtype))
         candidate_kernel = params.recurrent_kernel[:, 2 * self.hidden_features :]
         n = self.activation(matmul(r * h, candidate_kernel).astype(h.dtype) + x_n)
+        z, r, n = name_gates(z=z, r=r, n=n)
         h = z * n + (1 - z) * h
         return MUTCarry(hidden=h), h

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
+from gated_rnn.arithmetic import name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import BlocksInitializer, ForgetBias, MemoryGates
 from gated_rnn.types import Activation, Initializer
@@ -85,6 +86,7 @@ class OpenLSTM(PackedCell):
         dtype = carry.cell.dtype
         i, f, g = jnp.split((projected + recurrent).astype(dtype), 3, axis=-1)
         i, f = self.gate_activation(i), self.gate_activation(f)
-        c = f * carry.cell + i * self.activation(g)
+        i, f, g = name_gates(i=i, f=f, g=self.activation(g))
+        c = f * carry.cell + i * g
         h = self.activation(c)
         return OpenLSTMCarry(hidden=h, cell=c), h

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
+from gated_rnn.arithmetic import name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import (
     BlocksInitializer,
@@ -119,7 +120,8 @@ class PeepholeLSTM(PackedCell):
         p_i, p_f, p_o = jnp.split(params.peephole.astype(dtype), 3)
         i = self.gate_activation(i + p_i * carry.cell)
         f = self.gate_activation(f + p_f * carry.cell)
-        c = f * carry.cell + i * self.activation(g)
-        o = self.gate_activation(o + p_o * c)
+        i, f, g = name_gates(i=i, f=f, g=self.activation(g))
+        c = f * carry.cell + i * g
+        (o,) = name_gates(o=self.gate_activation(o + p_o * c))
         h = o * self.activation(c)
         return PeepholeLSTMCarry(hidden=h, cell=c), h

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import matmul
+from gated_rnn.arithmetic import matmul, name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import (
     BlocksInitializer,
@@ -150,7 +150,8 @@ class ProjectedLSTM(PackedCell):
         dtype = carry.cell.dtype
         i, f, g, o = jnp.split((projected + recurrent).astype(dtype), 4, axis=-1)
         i, f, o = map(self.gate_activation, (i, f, o))
-        c = f * carry.cell + i * self.activation(g)
+        i, f, g, o = name_gates(i=i, f=f, g=self.activation(g), o=o)
+        c = f * carry.cell + i * g
         if self.cell_clip is not None:
             c = jnp.clip(c, -self.cell_clip, self.cell_clip)
         h = matmul(o * self.activation(c), params.projection).astype(dtype)

@@ -170,8 +170,6 @@ class RNN:
             reverse=self.reverse,
             engine=self.engine,
         )
-        if outputs is None:  # unroll collects unless it is told not to
-            raise invalid("engine", "one that collects outputs", str(self.engine))
         if self._counts_time:
             carry = RNNCarry(time + real.sum(axis=0), carry)
         return carry, outputs

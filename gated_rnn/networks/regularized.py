@@ -45,7 +45,7 @@ class Noise:
             raise invalid(
                 "recurrent_dropout",
                 "0 for a cell that multiplies by its recurrent kernel after a gate",
-                f"{self.recurrent_dropout} for {cell}",
+                f"{self.recurrent_dropout} for {type(cell).__name__}",
             )
         if self.has_zoneout:
             self.zoneout_rates(cell.init_carry())
