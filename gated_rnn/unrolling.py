@@ -114,7 +114,9 @@ def unroll(
         run_inputs = _SequenceInputs(inputs, mask, leave)
     refusal = engine.refuses(run)
     if refusal is not None:
-        raise invalid("engine", f"one that runs {type(cell).__name__}", f"{engine}: {refusal}")
+        raise invalid(
+            "engine", f"one that runs {type(cell).__name__}", f"{engine}: {refusal}"
+        )
     carry = match_varying(carry, run_params, run_inputs)
     return engine(run, run_params, run_inputs, carry, reverse=reverse, collect=collect)
 

@@ -74,6 +74,7 @@ def gate(
     carry: LSTMCarry,
     activation: Activation = jnp.tanh,
     gate_activation: Activation = sigmoid,
+    output_activation: Activation = jnp.tanh,
 ) -> tuple[LSTMCarry, jax.Array]:
     """Join x W + b and h U into the next carry, in the dtype of the carry."""
     i, f, g, o = (
@@ -83,7 +84,7 @@ def gate(
     i, f, o = gate_activation(i), gate_activation(f), gate_activation(o)
     i, f, g, o = name_gates(i=i, f=f, g=activation(g), o=o)
     c = f * carry.cell + i * g
-    h = o * activation(c)
+    h = o * output_activation(c)
     return LSTMCarry(hidden=h, cell=c), h
 
 
@@ -137,8 +138,10 @@ class LSTM:
         bias_init: Initialiser of each `[H]` block of the bias; the default starts the
             forget gate at sigmoid(1).
         use_bias: Whether there is a bias.
-        activation: What makes g of its preactivation, and h' of c'.
+        activation: What makes g of its preactivation.
         gate_activation: What makes i, f and o of theirs.
+        output_activation: What stands between c' and o; None: `activation`, as in
+            Keras. With `activations.identity` h' is o * c'.
 
     Examples:
         >>> cell = LSTM(16)
@@ -155,6 +158,7 @@ class LSTM:
     use_bias: bool = True
     activation: Activation = jnp.tanh
     gate_activation: Activation = sigmoid
+    output_activation: Activation | None = None
 
     def __post_init__(self) -> None:
         check_positive("hidden_features", self.hidden_features)
@@ -209,7 +213,14 @@ class LSTM:
         carry: LSTMCarry,
     ) -> tuple[LSTMCarry, jax.Array]:
         """Return the next carry and h'; elementwise, no parameter is used."""
-        return gate(projected, recurrent, carry, self.activation, self.gate_activation)
+        return gate(
+            projected,
+            recurrent,
+            carry,
+            self.activation,
+            self.gate_activation,
+            self.output_activation or self.activation,
+        )
 
     def step(
         self, params: LSTMParams, carry: LSTMCarry, inputs: jax.Array
