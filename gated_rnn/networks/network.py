@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gated_rnn.types import Carry, DType, Params, Shape, check_sequences, invalid
 
-__all__ = ["Network", "reads_tokens", "reduces_time", "steps_shape"]
+__all__ = ["Network", "reads_tokens", "reduces_time", "steps_shape", "times_of_steps"]
 
 
 class Network(Protocol):
@@ -75,3 +75,21 @@ def steps_shape(layer: Network, inputs: Any) -> Shape:
         got = f"{jnp.result_type(inputs)}{list(jnp.shape(inputs))}"
         raise invalid("inputs", "integers [T, *batch]", got)
     return inputs.shape
+
+
+def times_of_steps(
+    time: jax.Array, mask: jax.Array | None, shape: Shape
+) -> tuple[jax.Array, jax.Array]:
+    """Count the real steps of each row.
+
+    Args:
+        time: int32 `[*batch]`, how many came before.
+        mask: bool `[T, *batch]`, or None: all are real.
+        shape: `[T, *batch]`.
+
+    Returns:
+        int32 `[T, *batch]`, how many come before each step, and `[*batch]`, after all.
+    """
+    real = jnp.ones(shape, jnp.int32) if mask is None else mask.astype(jnp.int32)
+    seen = time + jnp.cumsum(real, axis=0, dtype=jnp.int32)
+    return seen - real, time + real.sum(axis=0, dtype=jnp.int32)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gated_rnn.arithmetic import broadcast_batch, match_varying, where
+from gated_rnn.networks.network import times_of_steps
 from gated_rnn.networks.regularized import Noise
 from gated_rnn.types import (
     Carry,
@@ -156,11 +157,8 @@ class RNN:
             check_flags("mask", mask, flags_shape)
         params, learned = self._split(params)
         time, carry = self._start(carry, learned, flags_shape[1:])
-        real = jnp.ones(flags_shape, jnp.int32)
-        if mask is not None:
-            real = mask.astype(jnp.int32)
         time = match_varying(time, inputs, params, mask)
-        times = time + jnp.cumsum(real, axis=0) - real
+        times, end = times_of_steps(time, mask, flags_shape)
         carry, outputs = unroll(
             *self._noise.add(self.cell, params, inputs, times, key),
             carry,
@@ -171,7 +169,7 @@ class RNN:
             engine=self.engine,
         )
         if self._counts_time:
-            carry = RNNCarry(time + real.sum(axis=0), carry)
+            carry = RNNCarry(end, carry)
         return carry, outputs
 
     def step(

@@ -13,6 +13,7 @@ from gated_rnn.networks.network import (
     reads_tokens,
     reduces_time,
     steps_shape,
+    times_of_steps,
 )
 from gated_rnn.types import (
     Carry,
@@ -147,13 +148,10 @@ class Stack:
         """
         flags_shape = steps_shape(self, inputs)
         carry = self._start(params, carry, flags_shape[1:])
-        if mask is None:
-            real = jnp.ones(flags_shape, jnp.int32)
-        else:
+        if mask is not None:
             check_flags("mask", mask, flags_shape)
-            real = mask.astype(jnp.int32)
         carry = match_varying(carry, inputs, params, mask)
-        times = carry.time + jnp.cumsum(real, axis=0) - real
+        times, end = times_of_steps(carry.time, mask, flags_shape)
 
         def run(
             index: int, x: jax.Array, layer_key: jax.Array | None
@@ -174,7 +172,6 @@ class Stack:
                 params[index], carry.layers[index], x, key=layer_key
             )
 
-        end = carry.time + real.sum(axis=0)
         first_reduced = self._first_reduced()
         indices = range(len(self.layers))
         sequences, rest = indices[:first_reduced], indices[first_reduced:]
