@@ -10,7 +10,7 @@ from experiments.data.published_curves import NUM_EPOCHS as PAPER_EPOCHS
 from gated_rnn.types import check_positive, invalid
 
 #: As many as two cores train in five minutes; chosen by measurement, see the README.
-DEFAULT_EPOCHS = 60
+DEFAULT_EPOCHS = 80
 _MIN_SEED_BLOCK = 2  # of gated_rnn.training.train_seeds
 _MIN_PERIOD = 2.0  # steps: anything faster looks like a slower wave
 
