@@ -1,8 +1,9 @@
-"""The oracle: gated recurrences as float64 NumPy loops, written from the papers.
+"""The oracle's loop: a recurrence along time as a float64 NumPy loop.
 
 It shares no code with the package and is written to be read, one row and one step
-at a time. Parameters and carries are dictionaries of arrays by field name. A new
-cell is one step function for one row; it takes vectors and returns vectors.
+at a time. Parameters and carries are dictionaries of arrays by field name. A cell is
+one step function for one row, which takes vectors and returns vectors; those of
+`tests/reference_cells.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,48 +22,6 @@ def sigmoid(x):
 def affine(inputs, kernel, bias):
     """Row vector times matrix plus bias, where a missing bias is zero."""
     return inputs @ kernel if bias is None else inputs @ kernel + bias
-
-
-def lstm_step(params, carry, inputs):
-    """Hochreiter and Schmidhuber (1997) with the forget gate of Gers et al. (2000)."""
-    x, h, c = inputs, carry["hidden"], carry["cell"]
-    preactivations = affine(x, params["kernel"], params["bias"])
-    preactivations = preactivations + h @ params["recurrent_kernel"]
-    i, f, g, o = np.split(preactivations, 4)
-    new_c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-    new_h = sigmoid(o) * np.tanh(new_c)
-    return {"hidden": new_h, "cell": new_c}, new_h
-
-
-def gru_step(params, carry, inputs):
-    """Cho et al. (2014) as in cuDNN: the reset gate acts after the matmul."""
-    x, h = inputs, carry["hidden"]
-    x_r, x_z, x_n = np.split(affine(x, params["kernel"], params["bias"]), 3)
-    u_r, u_z, u_n = np.split(params["recurrent_kernel"], 3, axis=1)
-    r = sigmoid(x_r + h @ u_r)
-    z = sigmoid(x_z + h @ u_z)
-    n = np.tanh(x_n + r * affine(h, u_n, params["recurrent_bias"]))
-    new_h = (1.0 - z) * n + z * h
-    return {"hidden": new_h}, new_h
-
-
-def gru_reset_before_step(params, carry, inputs):
-    """Cho et al. (2014) as printed: the reset gate acts on the hidden vector."""
-    x, h = inputs, carry["hidden"]
-    x_r, x_z, x_n = np.split(affine(x, params["kernel"], params["bias"]), 3)
-    u_r, u_z, u_n = np.split(params["recurrent_kernel"], 3, axis=1)
-    r = sigmoid(x_r + h @ u_r)
-    z = sigmoid(x_z + h @ u_z)
-    n = np.tanh(x_n + (r * h) @ u_n)
-    new_h = (1.0 - z) * n + z * h
-    return {"hidden": new_h}, new_h
-
-
-STEPS: dict[str, Step] = {
-    "lstm": lstm_step,
-    "gru": gru_step,
-    "gru_reset_before": gru_reset_before_step,
-}
 
 
 def as_arrays(fields) -> dict:

@@ -1,13 +1,12 @@
 """Wrong implementations that the contract must tell apart from the right one.
 
-A mutant is the oracle with one thing wrong: in the parameters it reads, in its step, or
-in what it does along time. Each is compared with the package by the comparison, problem
+A mutant is the oracle with one thing wrong: in its cell (`tests/cell_mutants.py`) or in
+what it does along time. Each is compared with the package by the comparison, problem
 and tolerance of `tests/test_contract.py`; a mutant that passed there would be a wrong
 line nobody sees.
 """
 
 import functools
-import itertools
 from typing import NamedTuple
 
 import jax
@@ -15,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gated_rnn import GRU, LSTM, Scan
-from tests import cases, reference
-from tests.cases import H
+from gated_rnn import Scan
+from tests import cases, cell_mutants, reference
+from tests.cell_mutants import EQUIVALENT
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -34,164 +33,6 @@ def package_run(cell_id, reverse):
 def assert_told_apart(cell_id, reverse, mutated_run):
     with pytest.raises(AssertionError, match="error"):
         cases.assert_same_run(package_run(cell_id, reverse), mutated_run, cases.FLOAT32)
-
-
-# Mutants of the parameters: (gates, params as a dict) -> params
-
-
-def split_gates(leaf, gates):
-    return np.split(leaf, len(gates), axis=-1)
-
-
-def packed_names(params, gates):
-    """Names of the parameters that hold one block per gate."""
-    return [
-        name
-        for name, leaf in params.items()
-        if leaf is not None and leaf.shape[-1] == len(gates) * H
-    ]
-
-
-def with_blocks(params, gates, name, change):
-    """Change the list of the gates' blocks of one parameter."""
-    blocks = change(split_gates(params[name], gates))
-    return {**params, name: np.concatenate(blocks, axis=-1)}
-
-
-def swap(blocks, a, b):
-    blocks = list(blocks)
-    blocks[a], blocks[b] = blocks[b], blocks[a]
-    return blocks
-
-
-def scale_block(blocks, index, factor):
-    return [block * factor if at == index else block for at, block in enumerate(blocks)]
-
-
-def params_mutants(cell_id):
-    """All mutants of one cell's parameters, by name."""
-    case = cases.CELLS[cell_id]
-    gates = case.gates
-    params = reference.as_arrays(cases.make_problem(cell_id).params)
-    names = packed_names(params, gates)
-    mutants = {}
-
-    def add(name, mutated):
-        assert name not in mutants
-        mutants[name] = mutated
-
-    for a, b in itertools.combinations(range(len(gates)), 2):
-        everywhere = params
-        for name in names:
-            change = functools.partial(swap, a=a, b=b)
-            everywhere = with_blocks(everywhere, gates, name, change)
-            add(
-                f"gates {gates[a]} and {gates[b]} of {name} swapped",
-                with_blocks(params, gates, name, change),
-            )
-        add(f"gates {gates[a]} and {gates[b]} swapped", everywhere)
-    for index, gate in enumerate(gates):
-        negated = params
-        for name in names:
-            change = functools.partial(scale_block, index=index, factor=-1.0)
-            negated = with_blocks(negated, gates, name, change)
-            drop = functools.partial(scale_block, index=index, factor=0.0)
-            add(
-                f"gate {gate} of {name} dropped",
-                with_blocks(params, gates, name, drop),
-            )
-        add(f"1 - {gate} for {gate}", negated)
-    for name, leaf in params.items():
-        if leaf is not None and leaf.ndim == 1:
-            add(f"{name} dropped", {**params, name: np.zeros_like(leaf)})
-            add(f"{name} added twice", {**params, name: 2.0 * leaf})
-    add(
-        "recurrent kernel transposed",
-        with_blocks(
-            params, gates, "recurrent_kernel", lambda blocks: [b.T for b in blocks]
-        ),
-    )
-    for name in ("kernel", "recurrent_kernel"):
-        add(f"rows of {name} reversed", {**params, name: params[name][::-1]})
-    return mutants
-
-
-# Mutants of the step: oracle step -> wrong step of the same cell
-
-
-def lstm_variant(*, candidate=np.tanh, output=np.tanh, forget=None, peephole=False):
-    def step(params, carry, inputs):
-        h, c = carry["hidden"], carry["cell"]
-        projected = reference.affine(inputs, params["kernel"], params["bias"])
-        gates = np.split(projected + h @ params["recurrent_kernel"], 4)
-        i, f, o = (reference.sigmoid(gates[index]) for index in (0, 1, 3))
-        f = f if forget is None else forget(i, gates[1])
-        new_c = f * c + i * candidate(gates[2])
-        if peephole:
-            o = reference.sigmoid(gates[3] + new_c)
-        new_h = o * output(new_c)
-        return {"hidden": new_h, "cell": new_c}, new_h
-
-    return step
-
-
-def gru_variant(*, reset="after", update=lambda z, n, h: (1 - z) * n + z * h):
-    def step(params, carry, inputs):
-        h = carry["hidden"]
-        projected = reference.affine(inputs, params["kernel"], params["bias"])
-        x_r, x_z, x_n = np.split(projected, 3)
-        u_r, u_z, u_n = np.split(params["recurrent_kernel"], 3, axis=1)
-        bias = params["recurrent_bias"]
-        bias = np.zeros_like(h) if bias is None else bias
-        r = reference.sigmoid(x_r + h @ u_r)
-        z = reference.sigmoid(x_z + h @ u_z)
-        recurrent = {
-            "after": r * (h @ u_n + bias),
-            "before": (r * h) @ u_n + bias,
-            "after, bias outside": r * (h @ u_n) + bias,
-            "before, bias inside": (r * h) @ u_n + r * bias,
-            "never": h @ u_n + bias,
-            "by 1 - r": (1 - r) * (h @ u_n + bias),
-        }[reset]
-        new_h = update(z, np.tanh(x_n + recurrent), h)
-        return {"hidden": new_h}, new_h
-
-    return step
-
-
-def identity(x):
-    return x
-
-
-LSTM_STEPS = {
-    "output without tanh": lstm_variant(output=identity),
-    "candidate without tanh": lstm_variant(candidate=identity),
-    "candidate through the sigmoid": lstm_variant(candidate=reference.sigmoid),
-    "forget gate 1 - i": lstm_variant(forget=lambda i, _: 1.0 - i),
-    "forget gate plus one": lstm_variant(
-        forget=lambda _, f: reference.sigmoid(f + 1.0)
-    ),
-    "no forget gate": lstm_variant(forget=lambda i, _: np.ones_like(i)),
-    "peephole": lstm_variant(peephole=True),
-}
-GRU_UPDATES = {
-    "z for 1 - z": gru_variant(update=lambda z, n, h: z * n + (1.0 - z) * h),
-    "all of the candidate written": gru_variant(update=lambda z, n, h: n + z * h),
-    "nothing erased": gru_variant(update=lambda z, n, h: (1.0 - z) * n + h),
-    "reset by 1 - r": gru_variant(reset="by 1 - r"),
-    "no reset gate": gru_variant(reset="never"),
-}
-STEPS = {
-    "lstm": LSTM_STEPS,
-    "lstm_no_bias": LSTM_STEPS,
-    "gru": {
-        **GRU_UPDATES,
-        "reset before": gru_variant(reset="before"),
-        "reset before, bias inside": gru_variant(reset="before, bias inside"),
-        "recurrent bias outside the reset": gru_variant(reset="after, bias outside"),
-    },
-    "gru_reset_before": {**GRU_UPDATES, "reset after": gru_variant(reset="after")},
-}
 
 
 # Mutants along time: (run, problem, reverse) -> run, where run is the right oracle
@@ -350,55 +191,75 @@ def swap_final_fields(run, problem, reverse):
 
 
 TWO_FIELDS = {
-    "fields of the carry swapped": replace(carry=lambda p: swap_fields(p.carry)),
-    "fields of the reset carry swapped": replace(
-        reset_carry=lambda p: swap_fields(p.reset_carry)
+    "fields of the carry swapped": TimeMutant(
+        replace(carry=lambda p: swap_fields(p.carry))
     ),
-    "fields of the final carry swapped": swap_final_fields,
+    "fields of the reset carry swapped": TimeMutant(
+        replace(reset_carry=lambda p: swap_fields(p.reset_carry))
+    ),
+    "fields of the final carry swapped": TimeMutant(swap_final_fields),
 }
 
 
-def table():
-    """Every mutant as (cell, direction, function that returns its run)."""
+def mutants(cell_id):
+    """Every mutant of a cell as (name, direction, function that returns its run).
+
+    What is wrong in a step is wrong in both directions, so one is enough.
+    """
+    problem = cases.make_problem(cell_id)
+    oracle = functools.partial(cases.run_oracle, cell_id)
+    for name, params in cell_mutants.params_mutants(cell_id).items():
+        mutated = problem._replace(params=params)
+        yield name, False, functools.partial(oracle, mutated)
+    for name, edit in cell_mutants.step_edits(cell_id).items():
+        yield name, False, functools.partial(cell_mutants.run_edited, cell_id, edit)
+    for name, settings in cell_mutants.SETTINGS.get(cell_id, {}).items():
+        yield (
+            name,
+            False,
+            functools.partial(cell_mutants.run_with_settings, cell_id, settings),
+        )
+    of_time = dict(TIME)
+    if len({leaf.shape for leaf in problem.carry}) < len(problem.carry):
+        of_time |= TWO_FIELDS
+    for name, mutant in of_time.items():
+        for reverse in mutant.directions:
+            yield name, reverse, functools.partial(mutant.mutate, oracle, problem)
+
+
+def table(equivalent):
+    """The mutants of all cells, without those that are none or only those."""
     for cell_id in cases.CELLS:
-        problem = cases.make_problem(cell_id)
-        runs = {}
-        for name, params in params_mutants(cell_id).items():
-            mutated = problem._replace(params=params)
-            runs[name] = functools.partial(cases.run_oracle, cell_id, mutated)
-        for name, step in STEPS[cell_id].items():
-            runs[name] = functools.partial(
-                cases.run_oracle, cell_id, problem, step=step
-            )
-        oracle = functools.partial(cases.run_oracle, cell_id)
-        for name, mutant in TIME.items():
-            runs[name] = functools.partial(mutant.mutate, oracle, problem)
-        if len(problem.carry) == 2:
-            for name, mutate in TWO_FIELDS.items():
-                runs[name] = functools.partial(mutate, oracle, problem)
-        for (name, run), (direction, reverse) in itertools.product(
-            runs.items(), cases.DIRECTIONS.items()
-        ):
-            if reverse in TIME.get(name, TimeMutant(None)).directions:
+        for name, reverse, run in mutants(cell_id):
+            if ((cell_id, name) in EQUIVALENT) == equivalent:
+                direction = "reverse" if reverse else "forward"
                 label = f"{cell_id}-{direction}-{name.replace(' ', '_')}"
                 yield pytest.param(cell_id, reverse, run, id=label)
 
 
-@pytest.mark.parametrize(("cell_id", "reverse", "run"), list(table()))
+@pytest.mark.parametrize(("cell_id", "reverse", "run"), list(table(equivalent=False)))
 def test_mutant_is_told_apart(cell_id, reverse, run):
     assert_told_apart(cell_id, reverse, run(reverse=reverse))
+
+
+@pytest.mark.parametrize(("cell_id", "reverse", "run"), list(table(equivalent=True)))
+def test_mutant_said_to_be_equivalent_is(cell_id, reverse, run):
+    expected = cases.run_oracle(cell_id, cases.make_problem(cell_id), reverse)
+    cases.assert_same_run(run(reverse=reverse), expected, cases.FLOAT64)
+
+
+def test_every_equivalent_mutant_is_in_the_table():
+    assert len(list(table(equivalent=True))) == len(EQUIVALENT)
 
 
 @cases.each_direction
 @cases.each_cell
 def test_unmutated_oracle_is_not_told_apart(cell_id, reverse):
-    # The variants above, unvaried, are the oracle: each mutant has one thing wrong.
-    step = {
-        "lstm": lstm_variant(),
-        "lstm_no_bias": lstm_variant(),
-        "gru": gru_variant(),
-        "gru_reset_before": gru_variant(reset="before"),
-    }[cell_id]
+    # Through the same edit as the mutants, which here changes nothing.
+    step = cases.CELLS[cell_id].step
+    function = step.func if isinstance(step, functools.partial) else step
+    unchanged = (f"def {function.__name__}(", f"def {function.__name__}(")
+    step = cell_mutants.edit_step(step, *unchanged)
     problem = cases.make_problem(cell_id)
     run = cases.run_oracle(cell_id, problem, reverse, step=step)
     cases.assert_same_run(package_run(cell_id, reverse), run, cases.FLOAT32)
@@ -428,14 +289,10 @@ class Truncated:
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(
-    ("cell_id", "cell"),
-    [("lstm", LSTM(H)), ("gru", GRU(H))],
-    ids=["lstm", "gru"],
-)
-def test_truncated_gradient_is_told_apart(cell_id, cell):
+@cases.each_core_cell
+def test_truncated_gradient_is_told_apart(cell_id):
     problem = cases.make_problem(cell_id)
-    cell = Truncated(cell)
+    cell = Truncated(cases.CELLS[cell_id].cell)
     gradient = cases.run_derivatives(
         cell_id, problem, Scan(), False, cell=cell, order=1
     ).gradient

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from gated_rnn import GRU, LSTM, GRUCarry, Scan, lengths_to_mask, unroll
 from tests import cases
-from tests.cases import B, F, H, T, each_cell, each_direction
+from tests.cases import B, F, H, T, each_core_cell, each_direction
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -42,7 +42,7 @@ def test_what_stands_under_the_mask_changes_no_bit(mask, garbage):
     assert jax.tree.all(jax.tree.map(np.array_equal, run(garbage), run(0.0)))
 
 
-@each_cell
+@each_core_cell
 def test_reverse_is_forward_on_flipped_inputs_flipped_back(cell_id):
     problem = cases.make_problem(cell_id)
     problem = problem._replace(resets=np.zeros_like(problem.resets))
@@ -52,7 +52,7 @@ def test_reverse_is_forward_on_flipped_inputs_flipped_back(cell_id):
     cases.assert_same_run(actual, (carry, outputs[::-1]), cases.FLOAT32)
 
 
-@each_cell
+@each_core_cell
 def test_reverse_resets_are_forward_resets_a_step_later(cell_id):
     # Without a mask: in flipped time the segment begins one step after the flag.
     problem = cases.make_problem(cell_id)

@@ -10,7 +10,7 @@ from jax.nn import sigmoid
 from gated_rnn.arithmetic import layer_norm, matmul, name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import MemoryGates, init_gates
-from gated_rnn.types import Activation, DType
+from gated_rnn.types import Activation, DType, check_positive, invalid
 
 __all__ = ["LayerNormGRU", "LayerNormGRUCarry", "LayerNormGRUParams"]
 
@@ -59,7 +59,7 @@ class LayerNormGRU(PackedCell):
     normalises all 3H together.
 
     Attributes:
-        epsilon: Added to every variance.
+        epsilon: Added to every variance, positive.
         activation: What makes n of its preactivation.
         gate_activation: What makes r and z of theirs.
 
@@ -84,9 +84,14 @@ class LayerNormGRU(PackedCell):
     params_type = LayerNormGRUParams
     carry_type = LayerNormGRUCarry
 
+    def __post_init__(self) -> None:
+        check_positive("hidden_features", self.hidden_features)
+        if not self.epsilon > 0:
+            raise invalid("epsilon", "a positive number", self.epsilon)
+
     @property
     def pointwise(self) -> bool:
-        """False: a norm mixes the features."""
+        """False: the norms, though not in the gate, mix the features."""
         return False
 
     def init(

@@ -15,7 +15,13 @@ from gated_rnn.initializers import (
     MemoryGates,
     init_gates,
 )
-from gated_rnn.types import Activation, DType, Initializer
+from gated_rnn.types import (
+    Activation,
+    DType,
+    Initializer,
+    check_positive,
+    invalid,
+)
 
 __all__ = ["LayerNormLSTM", "LayerNormLSTMCarry", "LayerNormLSTMParams"]
 
@@ -69,7 +75,7 @@ class LayerNormLSTM(PackedCell):
     instead, and other libraries normalise every gate by itself.
 
     Attributes:
-        epsilon: Added to every variance.
+        epsilon: Added to every variance, positive.
         activation: What makes g of its preactivation, and h' of the normalised c'.
         gate_activation: What makes the gates of theirs.
 
@@ -94,6 +100,11 @@ class LayerNormLSTM(PackedCell):
     memory = MemoryGates(keep="f", write="i")
     params_type = LayerNormLSTMParams
     carry_type = LayerNormLSTMCarry
+
+    def __post_init__(self) -> None:
+        check_positive("hidden_features", self.hidden_features)
+        if not self.epsilon > 0:
+            raise invalid("epsilon", "a positive number", self.epsilon)
 
     @property
     def pointwise(self) -> bool:

@@ -61,7 +61,8 @@ class MGU(PackedCell):
 
     References:
         G. Zhou, J. Wu, C. Zhang, Z. Zhou: Minimal gated unit for recurrent neural
-        networks, 2016, arXiv 1603.09420. (In Flax' MGUCell f multiplies the old h.)
+        networks, 2016, arXiv 1603.09420. (Flax' MGUCell is another function: there f
+        multiplies the old h where 1 - f does here, and resets after the matmul.)
     """
 
     activation: Activation = jnp.tanh

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.nn import sigmoid
+from jax.nn import log_sigmoid, sigmoid
 
 from gated_rnn.activations import identity
 from gated_rnn.arithmetic import name_gates
@@ -48,11 +48,11 @@ class MinLSTM(InputGatedCell):
 
     h' is affine in h, element by element, so the engine `Associative` runs it exactly
     in a number of rounds that grows with log T.
+    `gate_values` gives i and f as they act, divided by f + i.
 
     Attributes:
         activation: What makes g of its preactivation: the identity, or
             `activations.positive` in the paper's log-space form.
-        gate_activation: What makes i and f of their preactivations.
 
     Examples:
         >>> cell = MinLSTM(16)
@@ -68,7 +68,6 @@ class MinLSTM(InputGatedCell):
 
     bias_init: Initializer | BlocksInitializer = ForgetBias(1.0)
     activation: Activation = identity
-    gate_activation: Activation = sigmoid
 
     gates = ("i", "f", "g")
     memory = MemoryGates(keep="f", write="i")
@@ -85,7 +84,10 @@ class MinLSTM(InputGatedCell):
         """Return the next carry and h'."""
         h = carry.hidden
         i, f, g = jnp.split(projected.astype(h.dtype), 3, axis=-1)
-        i, f = self.gate_activation(i), self.gate_activation(f)
-        i, f, g = name_gates(i=i, f=f, g=self.activation(g))
-        h = (f / (f + i)) * h + (i / (f + i)) * g
+        # i / (f + i) is sigmoid(log(i / f)), which does not divide by what underflows.
+        log_ratio = log_sigmoid(i) - log_sigmoid(f)
+        i, f, g = name_gates(
+            i=sigmoid(log_ratio), f=sigmoid(-log_ratio), g=self.activation(g)
+        )
+        h = f * h + i * g
         return MinLSTMCarry(hidden=h), h

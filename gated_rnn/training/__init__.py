@@ -1,9 +1,12 @@
-"""Training: an optimiser, one seed, many seeds.
+"""Training: an optimiser, one seed, many seeds; long sequences; evaluation.
 
 One run is a pure function of one key. `train` makes one; `train_seeds` makes many at
 once, over all devices, each with the same bits whichever others run beside it.
+`truncated_epoch` trains on a long sequence piece by piece; `evaluate` and `predict` run
+what was trained.
 """
 
+from gated_rnn.training.evaluation import evaluate, predict
 from gated_rnn.training.loop import (
     Problem,
     TrainResult,
@@ -13,18 +16,26 @@ from gated_rnn.training.loop import (
     train,
 )
 from gated_rnn.training.optimizer import make_optimizer
+from gated_rnn.training.piece_schedule import PieceSchedule, PieceState
 from gated_rnn.training.seeds import Piece, Seconds, SeedResult, train_seeds
+from gated_rnn.training.truncated import make_truncated_step, truncated_epoch
 
 __all__ = [
     "Piece",
+    "PieceSchedule",
+    "PieceState",
     "Problem",
     "Seconds",
     "SeedResult",
     "TrainResult",
     "TrainState",
+    "evaluate",
     "init_train_state",
     "make_optimizer",
     "make_train_step",
+    "make_truncated_step",
+    "predict",
     "train",
     "train_seeds",
+    "truncated_epoch",
 ]

@@ -1,14 +1,12 @@
-"""Truncated backpropagation through time, and when to lengthen its pieces (layer 4).
+"""Truncated backpropagation through time (layer 4).
 
 A long sequence is cut into pieces along time. Each piece makes one update; the carry is
 handed on to the next one as a constant, so that no gradient reaches further back than
 the piece. Memory and the length of the gradient's path are those of a piece.
 """
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +16,7 @@ from gated_rnn.training.loop import Metrics, TrainState, _join_metrics
 from gated_rnn.training.optimizer import global_norm
 from gated_rnn.types import Carry, Params, check_positive, invalid
 
-__all__ = ["PieceSchedule", "PieceState", "make_truncated_step", "truncated_epoch"]
+__all__ = ["make_truncated_step", "truncated_epoch"]
 
 TruncatedLoss = Callable[
     [Params, Carry, Any, jax.Array], tuple[jax.Array, tuple[Carry, Mapping[str, Any]]]
@@ -53,6 +51,7 @@ def make_truncated_step(
             metric `loss` or `grad_norm`.
 
     Example:
+        >>> from gated_rnn.training import init_train_state
         >>> def loss(params, carry, batch, key):  # a sum that leaks
         ...     for value in batch:
         ...         carry = params * carry + value
@@ -102,7 +101,7 @@ def truncated_epoch(
 
     Pure. All whole pieces are one `jax.lax.scan`; steps that are left make a last,
     shorter piece. With `piece_size` of at least T it is one update by full
-    backpropagation.
+    backpropagation. A `PieceSchedule` chooses the size from epoch to epoch.
 
     Every piece is given the same key. A network draws its noise by the time that its
     carry holds, so the noise is that of one run over the whole; a loss that draws for
@@ -126,6 +125,7 @@ def truncated_epoch(
 
     Example:
         >>> from gated_rnn import GRU, RNN, Dense, Stack, losses
+        >>> from gated_rnn.training import init_train_state
         >>> net = Stack(RNN(GRU(8)), Dense(1))
         >>> def loss(params, carry, batch, key):
         ...     inputs, targets = batch
@@ -133,7 +133,8 @@ def truncated_epoch(
         ...     return losses.mean_squared_error(outputs, targets), (carry, {})
         >>> optimizer = optax.adam(1e-3)
         >>> train_step = make_truncated_step(loss, optimizer)
-        >>> epoch = jax.jit(truncated_epoch, static_argnames=("train_step", "piece_size"))
+        >>> static = ("train_step", "piece_size")
+        >>> epoch = jax.jit(truncated_epoch, static_argnames=static)
         >>> key = jax.random.key(0)
         >>> state = init_train_state(net.init(key, in_features=3), optimizer)
         >>> batch = jnp.ones((50, 2, 3)), jnp.zeros((50, 2, 1))
@@ -157,113 +158,17 @@ def truncated_epoch(
 
     num_whole = num_steps // piece_size
     whole = num_whole * piece_size
-    loop, curves = (state, carry), None
+    curves: Metrics = {}
     if num_whole:
         pieces = jax.tree.map(
             lambda x: x[:whole].reshape(num_whole, piece_size, *x.shape[1:]), batch
         )
-        loop, curves = jax.lax.scan(body, loop, pieces)
+        (state, carry), curves = jax.lax.scan(body, (state, carry), pieces)
     if whole < num_steps:
-        loop, last = body(loop, jax.tree.map(lambda x: x[whole:], batch))
+        rest = jax.tree.map(lambda x: x[whole:], batch)
+        (state, carry), last = body((state, carry), rest)
         curves = _append(curves, last)
-    return *loop, curves
-
-
-class PieceState(NamedTuple):
-    """Where a schedule of pieces stands; `PieceState(*json.loads(text))` restores it.
-
-    Attributes:
-        phase: Index of the number of pieces.
-        best: The lowest loss of this phase, or None.
-        stale: How many losses in a row have not been lower than `best`.
-    """
-
-    phase: int = 0
-    best: float | None = None
-    stale: int = 0
-
-
-@dataclass(frozen=True)
-class PieceSchedule:
-    """Into how many pieces to cut a sequence: fewer, once the loss stops falling.
-
-    Many short pieces make many updates an epoch, which lowers the loss fast; few long
-    ones let the gradient reach further back. The defaults are those of the reference:
-    sequences of 20,000 steps start in 100 pieces of 200, and once the loss has failed
-    to decrease for 20 straight epochs the next number of pieces is used. That a new
-    phase compares its losses with its own only, not with those of the last phase, is
-    left open there; here it gives each phase at least `patience` + 1 epochs.
-
-    Attributes:
-        counts: The numbers of pieces, one a phase; the last one stays.
-        patience: How many losses in a row may fail to be a new lowest.
-        min_improvement: How far below the lowest a loss must be to count as lower.
-
-    Examples:
-        >>> schedule = PieceSchedule(counts=(4, 1), patience=2)
-        >>> state, counts = schedule.init(), []
-        >>> for loss in [3.0, 2.0, 2.5, 2.0, 1.9]:
-        ...     state = schedule.update(state, loss)
-        ...     counts.append(schedule.count(state))
-        >>> counts, schedule.piece_size(schedule.init(), num_steps=20_000)
-        ([4, 4, 4, 1, 1], 5000)
-
-    References:
-        E. Muccino: Training recurrent neural networks on long sequences, Mindboard,
-        2019, section "Batch sequence length".
-    """
-
-    counts: tuple[int, ...] = (100, 50, 10, 2, 1)
-    patience: int = 20
-    min_improvement: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.counts, tuple) or not self.counts:
-            expected = "a tuple of at least one number of pieces"
-            raise invalid("counts", expected, repr(self.counts))
-        for count in self.counts:
-            check_positive("counts", count)
-        check_positive("patience", self.patience)
-        if not 0 <= self.min_improvement < math.inf:
-            expected = "a finite number of at least 0"
-            raise invalid("min_improvement", expected, repr(self.min_improvement))
-
-    def init(self) -> PieceState:
-        """Return the state before the first loss."""
-        return PieceState()
-
-    def update(self, state: PieceState, loss: float) -> PieceState:
-        """Take in the loss of an epoch, and go to the next phase if it is time.
-
-        Args:
-            state: The state before.
-            loss: The loss of an epoch; one that is not finite is never a new lowest.
-
-        Returns:
-            The state after. In the last phase `stale` counts on, so that
-            `state.stale >= patience` may end the training.
-        """
-        loss = float(loss)
-        lower = state.best is None or loss < state.best - self.min_improvement
-        if math.isfinite(loss) and lower:
-            return PieceState(state.phase, best=loss, stale=0)
-        stale = state.stale + 1
-        if stale >= self.patience and state.phase + 1 < len(self.counts):
-            return PieceState(state.phase + 1)
-        return state._replace(stale=stale)
-
-    def count(self, state: PieceState) -> int:
-        """Return the number of pieces."""
-        return self.counts[state.phase]
-
-    def piece_size(self, state: PieceState, num_steps: int) -> int:
-        """Return the steps in a piece: T / count, rounded up.
-
-        Rounding up keeps the last piece from being a sliver; it may also make fewer
-        pieces than `count` (of 10 steps, 6 pieces become 5 of 2).
-        """
-        check_positive("num_steps", num_steps)
-        return -(-num_steps // self.count(state))
+    return state, carry, curves
 
 
 def _check_batch(batch: Any) -> int:
@@ -280,18 +185,19 @@ def _check_carry(before: Carry, after: Carry) -> None:
     """Raise unless the loss returns a carry like the one it was given."""
 
     def describe(carry: Carry) -> Any:
-        return jax.tree.map(lambda x: f"{jnp.result_type(x)}{list(jnp.shape(x))}", carry)
+        return jax.tree.map(lambda leaf: str(jax.typeof(leaf)), carry)
 
-    if describe(before) != describe(after):
-        expected = f"a carry like the one that the loss returns, {describe(after)}"
-        raise invalid("carry", expected, describe(before))
+    expected, got = describe(after), describe(before)
+    if expected != got or jax.tree.structure(expected) != jax.tree.structure(got):
+        expected = f"a carry like the one that the loss returns, {expected}"
+        raise invalid("carry", expected, got)
 
 
-def _append(curves: Metrics | None, last: Metrics) -> Metrics:
-    """Add the metrics of one more piece to `[pieces, ...]`."""
+def _append(curves: Metrics, last: Metrics) -> Metrics:
+    """Add the metrics of one more piece to `[pieces, ...]`, or to none."""
     joined = {}
     for name, value in last.items():
-        if curves is None:
+        if not curves:
             joined[name] = value[None]
             continue
         shape = curves[name].shape[1:]
