@@ -358,6 +358,11 @@ class Chrono:
 
     max_steps: Any
 
+    def __post_init__(self) -> None:
+        steps = self.max_steps
+        if isinstance(steps, int | float) and not steps > 2:
+            raise invalid("max_steps", "a number above 2", repr(steps))
+
     def blocks(
         self,
         key: jax.Array,

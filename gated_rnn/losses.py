@@ -8,7 +8,7 @@ replaced before anything is computed from it. If no step is real the result is 0
 import jax
 import jax.numpy as jnp
 
-from gated_rnn.arithmetic import where
+from gated_rnn.arithmetic import at_least_float32, where
 from gated_rnn.types import check_flags, invalid
 
 __all__ = ["accuracy", "bernoulli_nll", "cross_entropy", "mean_squared_error"]
@@ -70,7 +70,7 @@ def accuracy(
         Scalar in [0, 1], in the dtype of the logits.
     """
     logits, labels = _labelled(logits, labels, mask)
-    right = jnp.argmax(logits, axis=-1) == labels
+    right = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
     return _mean(right.astype(logits.dtype), mask)
 
 
@@ -90,6 +90,8 @@ def bernoulli_nll(
     Returns:
         Scalar.
     """
+    if mask is not None:
+        check_flags("mask", mask, jnp.shape(targets)[:-1][: jnp.ndim(mask)])
     logits, targets = _same_shape(logits, jnp.asarray(targets), mask)
     losses = jax.nn.softplus(logits) - targets * logits
     return _mean(losses.sum(axis=-1), mask)
@@ -132,8 +134,11 @@ def _labelled(
 
 def _mean(values: jax.Array, mask: jax.Array | None) -> jax.Array:
     """Return the mean of `[*leading, ...]` over the entries whose mask is true."""
+    wide = values.astype(at_least_float32(values.dtype))
     if mask is None:
-        return values.mean() if values.size else values.sum()
+        total, count = wide.sum(), max(wide.size, 1)
+        return (total / count).astype(values.dtype)
     per_step = values.size // max(mask.size, 1)
-    count = jnp.maximum(mask.sum() * per_step, 1).astype(values.dtype)
-    return where(mask, values, jnp.zeros_like(values)).sum() / count
+    count = jnp.maximum(mask.sum() * per_step, 1).astype(wide.dtype)
+    total = where(mask, wide, jnp.zeros_like(wide)).sum()
+    return (total / count).astype(values.dtype)

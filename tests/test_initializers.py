@@ -481,3 +481,10 @@ def test_presets_build_cells_that_are_hashable_values():
             assert hash(one) == hash(two)
     assert LSTM(3, **KERAS) == LSTM(3, **CUDNN)
     assert len({LSTM(3, **preset) for preset in (KERAS, TORCH, FLAX, {})}) == 4
+
+
+@pytest.mark.parametrize("max_steps", [2, 1.5, 0, -3, float("nan")])
+def test_chrono_refuses_no_more_than_two_steps(max_steps):
+    with pytest.raises(ValueError, match="invalid value") as error:
+        Chrono(max_steps)
+    cases.assert_says(error, "max_steps")

@@ -319,3 +319,23 @@ def test_mask_that_is_not_bool_or_does_not_fit_is_refused(name):
     refused(name, "mask", "bool", "int32", mask=jnp.ones((T, B), jnp.int32))
     for shape in ((B, T), (B,), (T, 1), (T + 1, B)):
         refused(name, "mask", str(shape), mask=np.ones(shape, bool))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "uint32"])
+def test_labels_may_be_any_integers_under_strict_promotion(dtype):
+    logits = jnp.array([[0.1, 2.0, -1.0], [3.0, 0.0, 1.0]])
+    with jax.numpy_dtype_promotion("strict"):
+        assert losses.accuracy(logits, jnp.array([1, 2], dtype)) == 0.5
+
+
+def test_mask_of_single_features_is_refused():
+    logits = jnp.ones((3, 3, 3))
+    with pytest.raises(ValueError, match="invalid value") as error:
+        losses.bernoulli_nll(logits, 0 * logits, jnp.ones((3, 3, 3), jnp.bool_))
+    cases.assert_says(error, "mask")
+
+
+def test_masked_mean_of_float16_does_not_overflow():
+    ones = jnp.ones((700, 10, 12), jnp.float16)
+    for mask in (None, jnp.ones((700, 10), jnp.bool_)):
+        assert losses.mean_squared_error(ones, 0 * ones, mask) == 1.0

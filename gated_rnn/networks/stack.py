@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gated_rnn.arithmetic import match_varying
+from gated_rnn.arithmetic import match_varying, where
 from gated_rnn.networks.dropout import check_rate, drop, keep_by_step
 from gated_rnn.networks.network import (
     Network,
@@ -150,6 +150,7 @@ class Stack:
         carry = self._start(params, carry, flags_shape[1:])
         if mask is not None:
             check_flags("mask", mask, flags_shape)
+            inputs = where(mask, inputs, jax.tree.map(jnp.zeros_like, inputs))
         carry = match_varying(carry, inputs, params, mask)
         times, end = times_of_steps(carry.time, mask, flags_shape)
 

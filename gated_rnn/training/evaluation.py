@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gated_rnn.networks.network import Network, reduces_time, steps_shape
-from gated_rnn.training.loop import Loss, Metrics, _join_metrics
+from gated_rnn.training.loop import Loss, Metrics, join_metrics
 from gated_rnn.types import Params, check_flags, check_positive, invalid
 
 __all__ = ["evaluate", "predict"]
@@ -172,7 +172,7 @@ def _measure(
         if row_weight.ndim:
             got = f"shape {row_weight.shape}"
             raise invalid("weight", "a function that returns a scalar", got)
-        return row_weight, _join_metrics({"loss": value}, metrics)
+        return row_weight, join_metrics({"loss": value}, metrics)
 
     return jax.vmap(measure_row, in_axes=axes)(*leaves)
 

@@ -24,6 +24,7 @@ __all__ = [
     "check_count",
     "check_key",
     "init_train_state",
+    "join_metrics",
     "make_train_step",
     "start_run",
     "train",
@@ -123,7 +124,7 @@ def make_train_step(
         (value, extra), grads = value_and_grad(state.params, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = _join_metrics({"loss": value, "grad_norm": global_norm(grads)}, extra)
+        metrics = join_metrics({"loss": value, "grad_norm": global_norm(grads)}, extra)
         return TrainState(params, opt_state, state.step + 1), metrics
 
     return train_step
@@ -223,7 +224,8 @@ def _resolve(optimizer: Optimizer, hyper: Any) -> optax.GradientTransformation:
     return optimizer(hyper)
 
 
-def _join_metrics(own: Mapping[str, Any], extra: Any) -> Metrics:
+def join_metrics(own: Mapping[str, Any], extra: Any) -> Metrics:
+    """Join what the loop measures and what the loss does, by different names."""
     if not isinstance(extra, Mapping) or own.keys() & extra.keys():
         names = sorted(extra) if isinstance(extra, Mapping) else repr(extra)
         raise invalid("metrics", f"a dict with names other than {sorted(own)}", names)

@@ -186,7 +186,9 @@ def train_seeds(
         curves.append(piece_curves)
         if on_piece is not None:
             observed = {name: curve.copy() for name, curve in piece_curves.items()}
-            on_piece(Piece(first + count, num_updates, ids, observed, seconds[-1]))
+            on_piece(
+                Piece(first + count, num_updates, ids.copy(), observed, seconds[-1])
+            )
 
     params, opt_state = _gather(
         [(block.state.params, block.state.opt_state) for block in blocks], len(ids)

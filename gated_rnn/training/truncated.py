@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from gated_rnn.training.loop import Metrics, TrainState, _join_metrics
+from gated_rnn.training.loop import Metrics, TrainState, join_metrics
 from gated_rnn.training.optimizer import global_norm
 from gated_rnn.types import Carry, Params, check_positive, invalid
 
@@ -82,7 +82,7 @@ def make_truncated_step(
         carry, extra = extra
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = _join_metrics({"loss": value, "grad_norm": global_norm(grads)}, extra)
+        metrics = join_metrics({"loss": value, "grad_norm": global_norm(grads)}, extra)
         return TrainState(params, opt_state, state.step + 1), carry, metrics
 
     return train_step

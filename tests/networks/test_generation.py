@@ -261,6 +261,13 @@ def test_classes_are_as_frequent_as_the_softmax_says(temperature):
     assert_frequencies(np.eye(4)[np.asarray(labels)], probabilities)
 
 
+@pytest.mark.usefixtures("x64")
+def test_classes_are_int32_and_logits_keep_their_precision_under_float64():
+    close = jnp.array([1.0, 1.0 + 1e-12, 0.0])
+    label = Categorical(0.0)(KEY, close)
+    assert (label.dtype, int(label)) == (jnp.int32, 1)
+
+
 def test_temperature_zero_takes_the_likeliest_class():
     for seed in range(20):
         labels = Categorical(0.0)(jax.random.key(seed), LOGITS)
@@ -277,9 +284,10 @@ def test_temperature_may_be_traced():
 
 def test_classes_of_narrow_logits_are_drawn_in_float32():
     # In bfloat16 the noise would take few values, and ties go to the first class.
-    logits = jnp.zeros((DRAWS, 3), jnp.bfloat16)
-    labels = np.asarray(Categorical()(KEY, logits))
-    assert_frequencies(np.eye(3)[labels], np.full(3, 1 / 3))
+    logits = jnp.broadcast_to(LOGITS, (500, *LOGITS.shape)).astype(jnp.bfloat16)
+    actual = Categorical()(KEY, logits)
+    expected = Categorical()(KEY, logits.astype(jnp.float32))
+    np.testing.assert_array_equal(actual, expected)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16], ids=["f32", "bf16"])

@@ -558,3 +558,24 @@ def refused(name, words, **changes):
         train_seeds(**{**arguments, **changes})
     cases.assert_says(error, name, words)
     assert "\n" not in str(error.value)
+
+
+def test_observer_cannot_write_into_the_seed_ids_of_the_result():
+    def spoil(piece):
+        piece.seed_ids[...] = 0
+
+    problem = Problem(
+        init=lambda key, hyper: hyper,
+        loss=lambda params, batch, key: (params * batch, {}),
+        batch=lambda key, step: 2.0,
+    )
+    result = train_seeds(
+        problem,
+        jax.random.key(0),
+        [3, 1],
+        2,
+        optimizer=optax.sgd(0.1),
+        hyper=np.ones(2, np.float32),
+        on_piece=spoil,
+    )
+    assert result.seed_ids.tolist() == [3, 1]

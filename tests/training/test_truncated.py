@@ -126,7 +126,7 @@ def test_pieces_see_what_the_whole_run_sees(key):
 def test_epoch_equals_a_loop_over_its_pieces_with_a_shorter_last_one():
     num_steps = 2 * PIECE + 3
     params, carry, batch = make_arrays(num_steps=num_steps)
-    optimizer = optax.sgd(0.3)
+    optimizer = optax.sgd(0.3, momentum=0.9)
     state = init_train_state(params, optimizer)
     train_step = make_truncated_step(make_loss(NET), optimizer)
     actual = epoch(train_step, state, carry, batch, None, piece_size=PIECE)
@@ -299,7 +299,7 @@ def test_carry_of_another_structure_is_refused():
     train_step = make_truncated_step(loss, optimizer)
     with pytest.raises(ValueError, match="carry: expected a carry like the one"):
         truncated_epoch(
-            train_step, state, [jnp.ones(3)], jnp.ones(5), KEY, piece_size=2
+            train_step, state, GRUCarry(jnp.ones(3)), jnp.ones(5), KEY, piece_size=2
         )
 
 

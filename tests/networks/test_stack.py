@@ -242,7 +242,8 @@ def test_dropout_zeroes_features_between_layers_and_scales_the_others_up():
         TAPPED, params, inputs, carry, **flags, key=jax.random.key(3)
     )
     reached = noisy.layers
-    np.testing.assert_array_equal(reached[0], inputs)  # not before the first layer
+    real = flags["mask"]
+    np.testing.assert_array_equal(reached[0][real], inputs[real])  # as they came
     for index, (layer, layer_carry) in enumerate(
         zip(LAYERS, carry.layers, strict=True)
     ):
@@ -254,7 +255,7 @@ def test_dropout_zeroes_features_between_layers_and_scales_the_others_up():
         kept = np.asarray(reached[index + 1]) != 0
         scaled = np.where(kept, expected / (1 - RATE), 0.0)
         cases.assert_close(reached[index + 1], scaled, cases.FLOAT64)
-        assert 0.5 < np.mean(kept[flags["mask"]]) < 0.7
+        assert 0.5 < np.mean(kept[real]) < 0.7
 
 
 # What a mask depends on: two layers that are the identity give out what was kept.
@@ -573,3 +574,14 @@ def test_step_against_the_direction_and_with_wrong_flags_is_refused():
             "reset",
             call=lambda reset=reset: LAYERS[0].step(params, carry, x, reset=reset),
         )
+
+
+def test_residual_of_the_first_layer_is_zero_under_the_mask():
+    net = Stack(RNN(GRU(3)), Dense(3), residual=True)
+    params = net.init(jax.random.key(0), 3)
+    mask = np.array([True, False, True])
+    inputs = np.where(mask[:, None], np.ones((3, 3), np.float32), np.nan)
+    _, outputs = net.apply(params, inputs, mask=mask)
+    assert np.isfinite(outputs).all()
+    assert not outputs[1].any()
+    assert outputs[0].all()
