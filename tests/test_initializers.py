@@ -178,7 +178,7 @@ def test_joint_orthogonal_makes_the_whole_matrix_orthogonal_and_no_block():
         PerGate(HiddenUniform(), f=GlorotUniform()),
         jax.nn.initializers.he_normal(),
     ],
-    ids=str,
+    ids=lambda init: getattr(init, "__name__", str(init)),
 )
 def test_gates_draw_differently_and_one_key_draws_the_same_bits(init):
     blocks = draw(init)
