@@ -19,6 +19,9 @@ import pytest
 from gated_rnn import (
     GRU,
     LSTM,
+    Bidirectional,
+    BidirectionalCarry,
+    BidirectionalParams,
     Elman,
     ElmanCarry,
     GRUCarry,
@@ -255,20 +258,18 @@ def test_outputs_under_a_mask_are_those_of_zero_output_for_mask(cell, mask, expe
     assert_published(outputs, np.array(expected).T[..., None])
 
 
-# Bidirectional: two runs and a merge
+# Bidirectional
 
 
-def both(cell, params, inputs, carries=(None, None), mask=None):
-    """The run of each direction, (carry, outputs), with the same cell and weights."""
-    return [
-        unroll(cell, params, inputs, carry, mask=mask, reverse=reverse)
-        for reverse, carry in zip((False, True), carries, strict=True)
-    ]
+def both(cell, params, inputs, carry=None, mask=None, merge="concat"):
+    """Carry and outputs of a layer with the same weights in both directions."""
+    layer = Bidirectional(cell, cell, merge)
+    return layer.apply(BidirectionalParams(params, params), inputs, carry, mask=mask)
 
 
-def last(runs):
+def last(carry):
     """The last output of each direction side by side, `[B, 2H]`."""
-    return np.concatenate([carry.hidden for carry, _ in runs], axis=-1)
+    return np.concatenate([carry.forward.hidden, carry.backward.hidden], axis=-1)
 
 
 def units(*values):
@@ -276,11 +277,12 @@ def units(*values):
     return np.repeat(np.array(values), 2, axis=1)
 
 
-def test_two_directions_give_the_constants_of_bidirectional():
+def test_bidirectional_give_the_constants_of_keras():
     cell, inputs = Elman(2), count(2, 3, 4)
-    (forward, _), (backward, _) = runs = both(cell, constant_params(cell, 4), inputs)
+    carry, _ = both(cell, constant_params(cell, 4), inputs)
+    forward, backward = carry
     concatenated = units([0.39687276, 0.10004295], [0.7237238, 0.53391594])
-    assert_published(last(runs), concatenated)
+    assert_published(last(carry), concatenated)
     average = (forward.hidden + backward.hidden) / 2
     assert_published(average, rows(0.24845785, 0.6288199))
     params = constant_params(cell, 4, kernel=0.03, recurrent=0.02, bias=0.01)
@@ -288,43 +290,43 @@ def test_two_directions_give_the_constants_of_bidirectional():
     assert_published(forward.hidden * other.hidden, rows(0.08374989, 0.6740834))
 
 
-def test_two_directions_give_the_sequence_of_bidirectional():
+def test_bidirectional_give_the_sequence_of_keras():
     cell = GRU(2)
-    (_, forward), (_, backward) = both(cell, constant_params(cell, 4), count(2, 3, 4))
+    _, outputs = both(cell, constant_params(cell, 4), count(2, 3, 4), merge="sum")
     expected = [
         [0.20937867, 0.34462988, 0.40290534],
         [0.59829646, 0.6734641, 0.6479671],
     ]
-    assert_published(forward + backward, np.array(expected).T[..., None])
+    assert_published(outputs, np.array(expected).T[..., None])
 
 
-def test_two_directions_with_their_carries_give_the_constants_of_bidirectional():
+def test_bidirectional_with_their_carries_give_the_constants_of_keras():
     cell, inputs = LSTM(2), count(2, 4, 3)
     params = constant_params(cell, 3)
-    (first, _), (second, _) = runs = both(cell, params, inputs)
+    carry, _ = both(cell, params, inputs)
     returned = units([0.1990008, 0.12659755], [0.52335435, 0.44717982])
-    assert_published(last(runs), returned)
-    assert_published(first.cell, rows(0.35567185, 1.0492687))
-    assert_published(second.cell, rows(0.2501858, 0.941473))
-    again = last(both(cell, params, inputs, (first, second)))
+    assert_published(last(carry), returned)
+    assert_published(carry.forward.cell, rows(0.35567185, 1.0492687))
+    assert_published(carry.backward.cell, rows(0.2501858, 0.941473))
+    again, _ = both(cell, params, inputs, carry)
     stateful = units([0.26234663, 0.16959146], [0.6137073, 0.5381646])
-    assert_published(again, stateful)
-    ours = (
-        LSTMCarry(hidden=arange(2, 2), cell=2 * arange(2, 2)),
-        LSTMCarry(hidden=3 * arange(2, 2), cell=4 * arange(2, 2)),
+    assert_published(last(again), stateful)
+    ours = BidirectionalCarry(
+        forward=LSTMCarry(hidden=arange(2, 2), cell=2 * arange(2, 2)),
+        backward=LSTMCarry(hidden=3 * arange(2, 2), cell=4 * arange(2, 2)),
     )
     passed = [
         [0.20794602, 0.4577124, 0.14046375, 0.48191673],
         [0.6682636, 0.6711909, 0.60943645, 0.60950446],
     ]
-    assert_published(last(both(cell, params, inputs, ours)), np.array(passed))
+    assert_published(last(both(cell, params, inputs, ours)[0]), np.array(passed))
 
 
-def test_two_directions_with_a_mask_give_the_constants_of_bidirectional():
+def test_bidirectional_with_a_mask_give_the_constants_of_keras():
     cell = GRU(2)
-    runs = both(cell, constant_params(cell, 3), count(2, 4, 3), mask=INNER)
+    carry, _ = both(cell, constant_params(cell, 3), count(2, 4, 3), mask=INNER)
     expected = units([0.19393763, 0.11669192], [0.30818558, 0.28380975])
-    assert_published(last(runs), expected)
+    assert_published(last(carry), expected)
 
 
 # TensorFlow Addons
