@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from gated_rnn.types import Carry, Cell, DType, Engine, Params, Shape, invalid
+from gated_rnn.types import Carry, Cell, Engine, Params, invalid
 from gated_rnn.unrolling import unroll
+from gated_rnn.wrapping import WrappedCell
 
 __all__ = ["gate_values"]
 
@@ -73,36 +73,8 @@ def gate_values(
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class _Recorder:
+class _Recorder(WrappedCell):
     """A cell whose outputs are the gates of another."""
-
-    cell: Cell
-
-    @property
-    def out_features(self) -> int:
-        return self.cell.out_features
-
-    @property
-    def pointwise(self) -> bool:
-        return self.cell.pointwise
-
-    @property
-    def affine(self) -> bool:
-        return getattr(self.cell, "affine", False)
-
-    def init(
-        self, key: jax.Array, in_features: int, dtype: DType = jnp.float32
-    ) -> Params:
-        return self.cell.init(key, in_features, dtype)
-
-    def init_carry(self, batch_shape: Shape = (), dtype: DType = jnp.float32) -> Carry:
-        return self.cell.init_carry(batch_shape, dtype)
-
-    def project(self, params: Params, inputs: Any) -> Any:
-        return self.cell.project(params, inputs)
-
-    def recur(self, params: Params, carry: Carry) -> Any:
-        return self.cell.recur(params, carry)
 
     def gate(
         self, params: Params, projected: Any, recurrent: Any, carry: Carry
@@ -127,9 +99,3 @@ class _Recorder:
         leaves, structure = jax.tree.flatten(carry)
         stepped = jax.tree.unflatten(structure, values[: len(leaves)])
         return stepped, dict(zip(named, values[len(leaves) :], strict=True))
-
-    def step(
-        self, params: Params, carry: Carry, inputs: Any
-    ) -> tuple[Carry, dict[str, jax.Array]]:
-        projected = self.project(params, inputs)
-        return self.gate(params, projected, self.recur(params, carry), carry)

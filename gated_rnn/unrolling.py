@@ -25,6 +25,7 @@ from gated_rnn.types import (
     invalid,
     params_dtype,
 )
+from gated_rnn.wrapping import WrappedCell
 
 __all__ = ["lengths_to_mask", "unroll"]
 
@@ -192,34 +193,17 @@ class _SequenceInputs(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class _Sequence:
+class _Sequence(WrappedCell):
     """A cell that skips masked steps and resets the carry it leaves behind.
 
     Inputs are `_SequenceInputs` whose values under the mask are already clean; so is
     what `project` makes of them.
     """
 
-    cell: Cell
-
-    @property
-    def out_features(self) -> int:
-        return self.cell.out_features
-
-    @property
-    def pointwise(self) -> bool:
-        return self.cell.pointwise
-
-    @property
-    def affine(self) -> bool:
-        return getattr(self.cell, "affine", False)
-
     def init(
         self, key: jax.Array, in_features: int, dtype: DType = jnp.float32
     ) -> _SequenceParams:
         return _SequenceParams(self.cell.init(key, in_features, dtype), None)
-
-    def init_carry(self, batch_shape: Shape = (), dtype: DType = jnp.float32) -> Carry:
-        return self.cell.init_carry(batch_shape, dtype)
 
     def project(
         self, params: _SequenceParams, inputs: _SequenceInputs
@@ -244,9 +228,3 @@ class _Sequence:
         if leave is not None:
             stepped = where(leave, params.reset_carry, stepped)
         return stepped, outputs
-
-    def step(
-        self, params: _SequenceParams, carry: Carry, inputs: _SequenceInputs
-    ) -> tuple[Carry, Any]:
-        projected = self.project(params, inputs)
-        return self.gate(params, projected, self.recur(params, carry), carry)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from gated_rnn.networks.dropout import check_rate, drop, keep_by_row, keep_by_step
 from gated_rnn.types import Carry, Cell, DType, Params, Shape, invalid
+from gated_rnn.wrapping import WrappedCell
 
 __all__ = ["Noise", "Regularized", "RegularizedInputs", "RegularizedParams"]
 
@@ -157,7 +158,7 @@ class RegularizedInputs(NamedTuple):
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class Regularized:
+class Regularized(WrappedCell):
     """A cell with dropout on its recurrence and zoneout.
 
         recurrent = recur(params, drop(carry.hidden))
@@ -176,34 +177,14 @@ class Regularized:
         2017, arXiv 1606.01305.
     """
 
-    cell: Cell
     rate: float
     zoneout: tuple[float, ...]
-
-    @property
-    def out_features(self) -> int:
-        """Those of the cell."""
-        return self.cell.out_features
-
-    @property
-    def pointwise(self) -> bool:
-        """As the cell: what is added is elementwise."""
-        return self.cell.pointwise
-
-    @property
-    def affine(self) -> bool:
-        """As the cell: what is added is affine in the carry."""
-        return getattr(self.cell, "affine", False)
 
     def init(
         self, key: jax.Array, in_features: int, dtype: DType = jnp.float32
     ) -> RegularizedParams:
         """Draw the parameters of the cell; everything is kept."""
         return RegularizedParams(self.cell.init(key, in_features, dtype), None)
-
-    def init_carry(self, batch_shape: Shape = (), dtype: DType = jnp.float32) -> Carry:
-        """Return that of the cell."""
-        return self.cell.init_carry(batch_shape, dtype)
 
     def project(
         self, params: RegularizedParams, inputs: RegularizedInputs
@@ -244,10 +225,3 @@ class Regularized:
             ]
         carry = type(stepped)._make(after)
         return carry, carry.hidden
-
-    def step(
-        self, params: RegularizedParams, carry: Carry, inputs: RegularizedInputs
-    ) -> tuple[Carry, jax.Array]:
-        """Run one step: `gate` of `project` and `recur`."""
-        projected = self.project(params, inputs)
-        return self.gate(params, projected, self.recur(params, carry), carry)
