@@ -198,13 +198,13 @@ def test_gru_has_three_quarters_of_the_lstm_parameters():
 @pytest.mark.parametrize("value", [-1, 0, 2.5, True, "16", None], ids=repr)
 @each_cell_type
 def test_hidden_features_that_are_no_positive_integer_are_refused(cell_type, value):
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         cell_type(value)
     cases.assert_says(error, "hidden_features", "a positive integer", repr(value))
 
 
 def test_error_has_the_documented_form():
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         LSTM(-1)
     assert str(error.value) == (
         "Received an invalid value for hidden_features: "
@@ -214,7 +214,7 @@ def test_error_has_the_documented_form():
 
 @each_cell
 def test_in_features_that_are_no_positive_integer_are_refused(cell_id):
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         cases.CELLS[cell_id].cell.init(jax.random.key(0), 0)
     cases.assert_says(error, "in_features", "a positive integer", "got 0")
 
@@ -223,7 +223,7 @@ def test_in_features_that_are_no_positive_integer_are_refused(cell_id):
 def test_inputs_with_the_wrong_number_of_features_are_refused(cell_id):
     cell = cases.CELLS[cell_id].cell
     params, carry = cell.init(jax.random.key(0), F), cell.init_carry((4,))
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         cell.step(params, carry, jnp.zeros((4, F + 1)))
     cases.assert_says(error, "inputs", str(F), str(F + 1))
 
@@ -233,7 +233,7 @@ def test_params_of_another_size_are_refused(cell_id):
     cell = cases.CELLS[cell_id].cell
     larger = dataclasses.replace(cell, hidden_features=H + 1)
     params = larger.init(jax.random.key(0), F)
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         cell.step(params, cell.init_carry((4,)), jnp.zeros((4, F)))
     columns = params.kernel.shape[1]
     cases.assert_says(error, "params.kernel", f"{columns // (H + 1) * H} columns")
@@ -257,7 +257,7 @@ SETTINGS = {
     ],
 )
 def test_settings_out_of_range_are_refused(cell_type, name, value):
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         cell_type(H, **{name: value})
     cases.assert_says(error, name, str(value))
 

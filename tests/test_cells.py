@@ -128,7 +128,7 @@ def test_step_function_is_a_scan_body(cell_id):
 def test_step_function_refuses_inputs_with_the_wrong_number_of_features(cell_id):
     cell = cases.CELLS[cell_id].cell
     params, carry = cell.init(jax.random.key(0), F), cell.init_carry((4,))
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         STEP_FUNCTIONS[cell_id](params, carry, jnp.zeros((4, F + 1)))
     cases.assert_says(error, "inputs", str(F), str(F + 1))
 

@@ -169,11 +169,11 @@ def test_engine_that_refuses_a_cell_gives_its_reason_in_one_line(cell_id, engine
     assert len(reason.split()) > 3  # it says why, not only that
     assert reason.splitlines() == [reason]
     # With mask and resets and without, and before anything is run.
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         cases.call(unroll, cell_id, problem, engine, dtype=np.float32)
     cases.assert_says(error, "engine", type(engine).__name__, reason)
     params, inputs = cases.cast((problem.params, problem.inputs), np.float32)
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         unroll(cases.CELLS[cell_id].cell, params, inputs, engine=engine)
     cases.assert_says(error, "engine", type(engine).__name__, reason)
 

@@ -466,7 +466,7 @@ def test_orthogonal_is_computed_in_float32_and_rounded_once():
 
 
 def test_chrono_refuses_a_cell_without_a_memory_gate():
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         jax.eval_shape(
             lambda key: Elman(3, bias_init=Chrono(30)).init(key, 2), make_key()
         )

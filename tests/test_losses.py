@@ -291,7 +291,7 @@ def refused(name, argument, *words, **changes):
     """Call with some arguments changed; check the error."""
     predictions, targets, mask = draw(name)
     arguments = {"x": jnp.float32(predictions), "y": targets, "mask": mask, **changes}
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         CASES[name].loss(arguments["x"], arguments["y"], arguments["mask"])
     cases.assert_says(error, argument, *words)
 

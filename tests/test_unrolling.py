@@ -119,7 +119,7 @@ def refused(name, *words, cell=None, **changes):
         "reset_carry": cell.init_carry((B,)),
     }
     unroll(cell, **arguments)
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         unroll(cell, **{**arguments, **changes})
     cases.assert_says(error, name, *words)
 
@@ -168,13 +168,13 @@ def test_carry_of_wrong_batch_is_refused(name, batch):
 
 
 def test_params_of_another_size_are_refused():
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         unroll(LSTM(H), LSTM(H + 1).init(jax.random.key(0), F), jnp.zeros((T, B, F)))
     cases.assert_says(error, "params.kernel", str(4 * H))
 
 
 def test_lengths_that_are_not_integers_are_refused():
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         lengths_to_mask(jnp.array([1.0]), 3)
     cases.assert_says(error, "lengths", "integer", "float32")
 
@@ -182,7 +182,7 @@ def test_lengths_that_are_not_integers_are_refused():
 @pytest.mark.parametrize("value", [0, -2, 1.5, True], ids=repr)
 @pytest.mark.parametrize("name", ["chunk_size", "unroll"])
 def test_engine_sizes_that_are_no_positive_integer_are_refused(name, value):
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         Scan(**{name: value})
     cases.assert_says(error, name, "a positive integer", repr(value))
 
@@ -195,6 +195,6 @@ def test_engine_that_refuses_a_cell_is_not_run():
     cell = GRU(H)
     params = cell.init(jax.random.key(0), F)
     carry = GRUCarry(hidden=jnp.zeros((B, H)))
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         unroll(cell, params, jnp.zeros((T, B, F)), carry, engine=Refusing())
     cases.assert_says(error, "engine", "it runs nothing")

@@ -490,7 +490,7 @@ def test_dropped_features_have_no_gradient_and_others_are_scaled():
 
 
 def refused(name, *words, call):
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         call()
     cases.assert_says(error, name, *words)
 

@@ -554,7 +554,7 @@ def refused(name, words, **changes):
         "num_updates": 1,
         "optimizer": optax.sgd(0.1),
     }
-    with pytest.raises(ValueError) as error:  # noqa: PT011
+    with pytest.raises(ValueError) as error:
         train_seeds(**{**arguments, **changes})
     cases.assert_says(error, name, words)
     assert "\n" not in str(error.value)
