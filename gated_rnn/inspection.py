@@ -50,6 +50,7 @@ def gate_values(
         ValueError: As `unroll` does, and if the cell names no gate.
 
     Examples:
+        >>> import jax.numpy as jnp
         >>> from gated_rnn import LSTM
         >>> cell = LSTM(16)
         >>> params = cell.init(jax.random.key(0), in_features=3)
@@ -57,6 +58,8 @@ def gate_values(
         >>> {name: value.shape for name, value in gates.items()}["f"]
         (20, 2, 16)
     """
+    if isinstance(cell, type) or not hasattr(cell, "gate"):
+        raise invalid("cell", "a cell such as LSTM(16)", type(cell).__name__)
     _, gates = unroll(
         _Recorder(cell),
         params,

@@ -5,6 +5,7 @@ time-major, `[T, *batch, F]`; `*batch` may be empty or have several axes.
 """
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any, Protocol
 
 import jax
@@ -122,8 +123,8 @@ def invalid(name: str, expected: str, got: Any) -> ValueError:
 
 
 def check_positive(name: str, value: Any) -> None:
-    """Raise unless `value` is a positive Python integer."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    """Raise unless `value` is a positive integer, Python's or NumPy's."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise invalid(name, "a positive integer", repr(value))
 
 
@@ -197,6 +198,8 @@ def check_carry(name: str, carry: Carry, zeros: Carry, batch_shape: Shape) -> No
 
 def check_flags(name: str, flags: jax.Array, shape: Shape) -> None:
     """Raise unless `flags` is a bool array of the given shape."""
+    if not hasattr(flags, "dtype"):
+        raise invalid(name, "a bool array", f"a {type(flags).__name__}")
     if jnp.result_type(flags) != jnp.bool_:
         raise invalid(name, "a bool array", f"dtype {jnp.result_type(flags)}")
     if jnp.shape(flags) != shape:

@@ -27,7 +27,7 @@ from gated_rnn.types import (
 )
 from gated_rnn.wrapping import WrappedCell
 
-__all__ = ["lengths_to_mask", "unroll"]
+__all__ = ["check_engine", "lengths_to_mask", "unroll"]
 
 DEFAULT_ENGINE = Scan()
 
@@ -113,13 +113,20 @@ def unroll(
         run = _Sequence(cell)
         run_params = _SequenceParams(params, None if leave is None else reset_carry)
         run_inputs = _SequenceInputs(inputs, mask, leave)
-    refusal = engine.refuses(run)
-    if refusal is not None:
-        raise invalid(
-            "engine", f"one that runs {type(cell).__name__}", f"{engine}: {refusal}"
-        )
+    check_engine(engine, run)
     carry = match_varying(carry, run_params, run_inputs)
     return engine(run, run_params, run_inputs, carry, reverse=reverse, collect=collect)
+
+
+def check_engine(engine: Engine, cell: Cell) -> None:
+    """Raise unless `engine` is an engine that runs `cell`."""
+    if isinstance(engine, type) or not hasattr(engine, "refuses"):
+        raise invalid("engine", "an engine such as Scan()", repr(engine))
+    refusal = engine.refuses(cell)
+    if refusal is not None:
+        inner = getattr(cell, "cell", cell)
+        expected = f"one that runs {type(inner).__name__}"
+        raise invalid("engine", expected, f"{engine}: {refusal}")
 
 
 def lengths_to_mask(lengths: jax.Array, num_steps: int) -> jax.Array:

@@ -19,6 +19,9 @@ _MIN_PERIOD = 2.0  # steps: anything faster looks like a slower wave
 class Config:
     """LSTM against GRU on long sequences of prices, over several random seeds.
 
+    Repeats the experiment of E. Muccino, "LSTM vs GRU: Experimental Comparison",
+    Mindboard, 2019: below, "the text".
+
     Trains both cells on the same data with the same seeds, shows the loss as it falls,
     and writes results.json, loss_curves.png and summary.md.
 
@@ -108,6 +111,7 @@ class Config:
             if not _MIN_PERIOD <= period < math.inf:
                 expected = f"two numbers of at least {_MIN_PERIOD:g} steps"
                 raise invalid("periods", expected, self.periods)
+        self._check("seed", "an integer below 2^63", lambda value: value < 2**63)
         self._check("discount", "a number in [0, 1)", lambda value: 0 <= value < 1)
         self._check(
             "seed_block",

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gated_rnn.arithmetic import at_least_float32
 from gated_rnn.networks.network import Network, reduces_time, steps_shape
@@ -55,17 +56,20 @@ class Categorical:
 
     def __post_init__(self) -> None:
         temperature = self.temperature
+        if isinstance(temperature, np.generic):
+            temperature = temperature.item()
         if isinstance(temperature, int | float) and not 0 <= temperature < math.inf:
             expected = "a finite number of at least 0"
             raise invalid("temperature", expected, repr(temperature))
 
     def __call__(self, key: jax.Array, logits: jax.Array) -> jax.Array:
-        """Return int32 `[*batch]` for logits `[*batch, classes]`."""
+        """Return int32 `[*batch]` for logits `[*batch, classes]`; -1 for NaN."""
         dtype = at_least_float32(logits.dtype)
         noise = jax.random.gumbel(key, logits.shape, dtype)
         temperature = jnp.asarray(self.temperature, dtype)
         scores = logits.astype(dtype) + temperature * noise
-        return jnp.argmax(scores, axis=-1).astype(jnp.int32)
+        labels = jnp.argmax(scores, axis=-1).astype(jnp.int32)
+        return jnp.where(jnp.isnan(logits).any(axis=-1), -1, labels)
 
 
 @jax.tree_util.register_static
@@ -125,7 +129,8 @@ def generate(
         num_steps: How many values to draw; static.
         carry: The carry of the network before the prompt. None: its first one.
         mask: bool `[T, *batch]`, true where a step of the prompt is real, for prompts
-            of unequal lengths, padded at either end. Each row needs a real step.
+            of unequal lengths, padded at either end. A row without
+            a real step starts from outputs of zero.
         sample: `(key, outputs) -> value`; the outputs are `[*batch, out_features]`.
             None: `Categorical()`.
         encode: `value -> inputs` of one step, `[*batch, F]`. None: the value itself.

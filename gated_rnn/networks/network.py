@@ -71,6 +71,8 @@ def steps_shape(layer: Network, inputs: Any) -> Shape:
     """Return `[T, *batch]` of the inputs of a layer; raise if they do not fit it."""
     if not reads_tokens(layer):
         return check_sequences("inputs", inputs)
+    if not hasattr(inputs, "dtype"):
+        raise invalid("inputs", "integers [T, *batch]", f"a {type(inputs).__name__}")
     if jnp.ndim(inputs) == 0 or not jnp.issubdtype(inputs.dtype, jnp.integer):
         got = f"{jnp.result_type(inputs)}{list(jnp.shape(inputs))}"
         raise invalid("inputs", "integers [T, *batch]", got)

@@ -21,7 +21,7 @@ from gated_rnn.types import (
     check_sequences,
     invalid,
 )
-from gated_rnn.unrolling import unroll
+from gated_rnn.unrolling import check_engine, unroll
 
 __all__ = ["RNN", "RNNCarry", "RNNParams"]
 
@@ -106,7 +106,11 @@ class RNN:
     zoneout: float | tuple[float, ...] = 0.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.cell, type) or not hasattr(self.cell, "gate"):
+            raise invalid("cell", "a cell such as LSTM(16)", repr(self.cell))
         self._noise.check_cell(self.cell)
+        if self.engine is not None:
+            check_engine(self.engine, self.cell)
 
     @property
     def out_features(self) -> int:

@@ -78,6 +78,10 @@ class Stack:
     ) -> None:
         if not layers:
             raise invalid("layers", "at least one layer", "none")
+        for layer in layers:
+            if isinstance(layer, type) or not hasattr(layer, "apply"):
+                expected = "layers such as RNN(cell), each an argument of its own"
+                raise invalid("layers", expected, type(layer).__name__)
         check_rate("dropout", dropout)
         object.__setattr__(self, "layers", layers)
         object.__setattr__(self, "dropout", dropout)
@@ -222,6 +226,9 @@ class Stack:
             return self.init_carry(batch_shape, params_dtype(params))
         if not isinstance(carry, StackCarry):
             raise invalid("carry", "a StackCarry", type(carry).__name__)
+        if len(carry.layers) != len(self.layers):
+            expected = f"carries of {len(self.layers)} layers"
+            raise invalid("carry.layers", expected, len(carry.layers))
         if jnp.shape(carry.time) not in ((), batch_shape):
             raise invalid(
                 "carry.time",

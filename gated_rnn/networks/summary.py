@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from gated_rnn.networks.network import Network, reads_tokens
-from gated_rnn.types import DType, Params, check_positive
+from gated_rnn.types import DType, Params, check_positive, invalid
 
 __all__ = ["LayerSummary", "Summary", "count_parameters", "summarize"]
 
@@ -99,7 +99,7 @@ def count_parameters(params: Params) -> int:
 
 
 def summarize(
-    net: Network, in_features: int | None, *, dtype: DType = jnp.float32
+    net: Network, in_features: int | None = None, *, dtype: DType = jnp.float32
 ) -> Summary:
     """Count the parameters, bytes and operations of a network, layer by layer.
 
@@ -128,6 +128,8 @@ def summarize(
         --------------------------------------------------------
         total  Stack       3    1       1,297  5,188       2,737
     """
+    if not hasattr(net, "apply"):
+        raise invalid("net", "a network such as RNN(cell)", type(net).__name__)
     if reads_tokens(net):
         inputs = jax.ShapeDtypeStruct((1,), jnp.int32)
     else:

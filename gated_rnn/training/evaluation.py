@@ -100,7 +100,8 @@ def evaluate(
         loss: `(params, batch, key) -> (scalar, metrics)`, as in `Problem`.
         params: The parameters.
         batches: Pytrees as the loss takes them, with any numbers of rows: a generator,
-            or `[data]` for data in one piece. Leaves should be equal in all but rows.
+            or a list; `[data]` for data in one piece. No tuple: a batch may be one.
+            Leaves should be equal in all but rows.
         weight: `batch -> scalar`, the weight of a batch of one row, such as its number
             of real steps. None: all rows weigh the same.
         axis: The axis of the rows: one for all leaves, or a pytree as the `in_axes` of
@@ -129,6 +130,9 @@ def evaluate(
         4.6667
     """
     check_positive("batch_size", batch_size)
+    if isinstance(batches, tuple | jax.Array | np.ndarray):
+        expected = "a list or generator of batches, [data] for data in one piece"
+        raise invalid("batches", expected, f"a {type(batches).__name__}")
     functions = (_as_pytree(loss), _as_pytree(weight or _one))
     size, total, sums = None, 0.0, {}
     for batch in batches:

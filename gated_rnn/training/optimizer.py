@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gated_rnn.types import Params, invalid
@@ -138,6 +139,10 @@ def _at_least_float32(tree: Any) -> Any:
 
 def _checked_number(name: str, value: Any) -> Any:
     """Return a number as a float, once it is known to be none below 0."""
+    if isinstance(value, str):
+        raise invalid(name, "a number of at least 0", repr(value))
+    if isinstance(value, np.generic):
+        value = value.item()
     if not isinstance(value, int | float):
         return value
     if not value >= 0:

@@ -131,7 +131,8 @@ def train_seeds(
         devices: Where to run, block by block in turn. None: `jax.local_devices()`.
 
     Returns:
-        Final parameters, optimiser states and the metrics of every update.
+        Final parameters, optimiser states and the metrics of every update; the
+        parameters of one seed are `jax.tree.map(lambda leaf: leaf[s], result.params)`.
 
     Raises:
         ValueError: If an argument is not as said above.

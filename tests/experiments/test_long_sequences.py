@@ -164,6 +164,7 @@ def test_summary_compares_the_cells_and_says_what_was_not_reached(small_run):
         "--cost -0.1",
         "--noise-sd nan",
         "--seed -1",
+        "--seed 99999999999999999999",
         "--seed-block 1",
         "--chunk-size -1",
         "--paper --num-epochs 7",

@@ -309,3 +309,8 @@ def test_features_are_as_frequent_as_their_sigmoid_says(dtype):
 def test_temperature_is_checked(temperature):
     with pytest.raises(ValueError, match="temperature: expected a finite number"):
         Categorical(temperature)
+
+
+def test_logits_that_are_nan_give_no_token():
+    logits = jnp.array([[0.0, jnp.nan, 1.0], [0.0, 9.0, 1.0]])
+    assert Categorical(0.0)(KEY, logits).tolist() == [-1, 1]

@@ -9,6 +9,7 @@ from gated_rnn import (
     GRU,
     LSTM,
     RNN,
+    Associative,
     Bidirectional,
     BidirectionalCarry,
     Dense,
@@ -16,8 +17,11 @@ from gated_rnn import (
     LastStep,
     MaskedMean,
     RNNCarry,
+    Scan,
     Stack,
+    gate_values,
     lengths_to_mask,
+    summarize,
     unroll,
 )
 from tests import cases
@@ -345,3 +349,51 @@ def test_mean_cannot_run_step_by_step():
     params = net.init(jax.random.key(0), F)
     carry = net.init_carry((B,))
     assert_refused("layer", lambda: net.step(params, carry, jnp.ones((B, F))))
+
+
+# What is no layer, no cell and no engine
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("layers", lambda: Stack(LSTM(H), Dense(1))),
+        ("layers", lambda: Stack([RNN(LSTM(H)), Dense(1)])),
+        ("layers", lambda: Stack(Dense)),
+        ("cell", lambda: RNN(H)),
+        ("cell", lambda: RNN(LSTM)),
+        ("cell", lambda: RNN(RNN(LSTM(H)))),
+        ("engine", lambda: RNN(LSTM(H), engine="scan")),
+        ("engine", lambda: RNN(LSTM(H), engine=Scan)),
+        ("engine", lambda: RNN(LSTM(H), engine=Associative())),
+        ("cell", lambda: gate_values(RNN(LSTM(H)), (), jnp.ones((T, B, F)))),
+        ("net", lambda: summarize(LSTM(H), F)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_part_of_a_network_is_refused_when_it_is_made(name, make):
+    assert_refused(name, make)
+
+
+def test_stack_refuses_the_carry_of_a_stack_of_other_length():
+    short, long = Stack(RNN(LSTM(H))), Stack(RNN(LSTM(H)), Dense(1))
+    inputs = jnp.ones((T, B, F))
+    for net, other in ((short, long), (long, short)):
+        params = net.init(jax.random.key(0), F)
+        carry = other.init_carry((B,))
+        assert_refused(
+            "carry.layers", lambda n=net, p=params, c=carry: n.apply(p, inputs, c)
+        )
+
+
+def test_lists_are_refused_where_arrays_are_meant():
+    layer = Embedding(11, F)
+    params = layer.init(jax.random.key(0))
+    assert_refused("inputs", lambda: layer.apply(params, [[1, 2]]))
+    tokens = jnp.zeros((2, 1), jnp.int32)
+    assert_refused("mask", lambda: layer.apply(params, tokens, mask=[[True], [False]]))
+
+
+def test_sizes_may_be_integers_of_numpy():
+    params = LSTM(np.int64(H)).init(jax.random.key(0), np.int32(F))
+    assert params.kernel.shape == (F, 4 * H)

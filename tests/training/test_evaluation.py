@@ -337,3 +337,10 @@ def test_a_loss_that_is_not_finite_is_reported():
 def test_wrong_arguments_of_evaluate_are_named(loss, batches, options, message):
     with pytest.raises(ValueError, match=message):
         evaluate(loss, 1.0, batches, **options)
+
+
+def test_data_that_was_not_put_in_a_list_is_refused():
+    inputs = np.ones((T, 2, 1))
+    for batches in ((inputs, inputs), inputs):
+        with pytest.raises(ValueError, match=r"invalid value for batches: .*\[data\]"):
+            evaluate(lambda params, batch, key: (0.0, {}), 0.0, batches)

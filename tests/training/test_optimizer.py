@@ -215,6 +215,8 @@ def test_global_norm_is_over_all_leaves_in_at_least_float32():
     [
         {"learning_rate": -1e-3},
         {"learning_rate": float("nan")},
+        {"learning_rate": np.float32(-1)},
+        {"learning_rate": "1e-3"},
         {"max_grad_norm": -1},
         {"eps": -1e-8},
         {"b1": 1.0},
