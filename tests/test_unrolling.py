@@ -29,6 +29,24 @@ def test_unroll_equals_oracle_for_any_mask_and_resets(cell_id, reverse, mask, re
     cases.assert_same_run(actual, expected, cases.FLOAT32)
 
 
+@given(
+    cell_id=st.sampled_from(sorted(cases.CELLS)),
+    batch=st.sampled_from([(), (1,), (0,), (4,), (2, 3), (6,)]),
+    num_steps=st.integers(0, 5),
+    in_features=st.integers(1, 4),
+    reverse=st.booleans(),
+    chunk_size=st.sampled_from([None, 2]),
+)
+def test_unroll_equals_oracle_for_any_cell_and_shape(
+    cell_id, batch, num_steps, in_features, reverse, chunk_size
+):
+    problem = cases.make_problem(cell_id, batch, num_steps, in_features=in_features)
+    engine = Scan(chunk_size)
+    actual = cases.run_package(cell_id, problem, engine, reverse, np.float32)
+    expected = cases.run_oracle(cell_id, problem, reverse)
+    cases.assert_same_run(actual, expected, cases.FLOAT32)
+
+
 @given(mask=flags, garbage=st.sampled_from([np.nan, np.inf, -np.inf, 1e30, 0.0]))
 def test_what_stands_under_the_mask_changes_no_bit(mask, garbage):
     problem = cases.make_problem("lstm")
