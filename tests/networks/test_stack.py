@@ -130,13 +130,29 @@ def test_rnn_runs_its_cell_with_its_direction_and_engine(reverse):
 
 
 def test_rnn_hands_the_engine_it_has_to_unroll():
+    runs = []
+
+    class Noting(Scan):
+        def __call__(self, cell, *arguments, **options):
+            runs.append(cell)
+            return super().__call__(cell, *arguments, **options)
+
+    layer = RNN(LSTM(H_LSTM), engine=Noting())
+    params, inputs = cases.cast(random_params(layer), "float32"), jnp.zeros((T, B, F))
+    layer.apply(params, inputs)
+    assert runs == [LSTM(H_LSTM)]
+
+
+def test_rnn_refuses_an_engine_that_refuses_its_cell():
     class Refusing(Scan):
         def refuses(self, cell):
             return "it runs nothing"
 
-    layer = RNN(LSTM(H_LSTM), engine=Refusing())
-    params, inputs = cases.cast(random_params(layer), "float32"), jnp.zeros((T, B, F))
-    refused("engine", "it runs nothing", call=lambda: layer.apply(params, inputs))
+    refused(
+        "engine",
+        "it runs nothing",
+        call=lambda: RNN(LSTM(H_LSTM), engine=Refusing()),
+    )
 
 
 @pytest.mark.usefixtures("x64")
