@@ -52,7 +52,7 @@ from gated_rnn.cells import (
     gru_step,
     lstm_step,
 )
-from gated_rnn.engines import Associative, Scan
+from gated_rnn.engines import Associative, FusedScan, Scan
 from gated_rnn.inspection import gate_values
 from gated_rnn.networks import (
     RNN,
@@ -109,6 +109,7 @@ __all__ = [
     "Embedding",
     "EmbeddingParams",
     "Engine",
+    "FusedScan",
     "GRUCarry",
     "GRUParams",
     "GenerationCarry",

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from gated_rnn.arithmetic import broadcast_batch, match_varying, where
-from gated_rnn.engines.scan import Scan
+from gated_rnn.engines.fused import FusedScan
 from gated_rnn.types import (
     Carry,
     Cell,
@@ -29,7 +29,7 @@ from gated_rnn.wrapping import WrappedCell
 
 __all__ = ["check_engine", "lengths_to_mask", "unroll"]
 
-DEFAULT_ENGINE = Scan()
+DEFAULT_ENGINE = FusedScan()
 
 
 def unroll(

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
+from gated_rnn.engines.chunks import join_chunks, scan_chunks, split_chunks
 from gated_rnn.types import Carry, Cell, Params, check_positive
 
 __all__ = ["Scan"]
@@ -68,37 +68,9 @@ class Scan:
                 body, carry, inputs, reverse=reverse, unroll=self.unroll
             )
 
-        if self.chunk_size is None:
+        if self.chunk_size is None or jax.tree.leaves(inputs)[0].shape[0] == 0:
             return scan(carry, inputs)
-        return _scan_chunks(scan, carry, inputs, self.chunk_size, reverse)
-
-
-def _scan_chunks(
-    scan: Any, carry: Carry, inputs: Any, chunk_size: int, reverse: bool
-) -> tuple[Carry, Any]:
-    """Run `scan` over checkpointed chunks; a shorter one stands at the end of time."""
-    num_steps = jax.tree.leaves(inputs)[0].shape[0]
-    whole = num_steps - num_steps % chunk_size
-    checkpointed = jax.checkpoint(scan, prevent_cse=False)
-
-    def chunks(carry: Carry) -> tuple[Carry, Any]:
-        split = jax.tree.map(
-            lambda x: x[:whole].reshape(whole // chunk_size, chunk_size, *x.shape[1:]),
-            inputs,
-        )
-        carry, outputs = jax.lax.scan(checkpointed, carry, split, reverse=reverse)
-        return carry, jax.tree.map(lambda y: y.reshape(whole, *y.shape[2:]), outputs)
-
-    def rest(carry: Carry) -> tuple[Carry, Any]:
-        return checkpointed(carry, jax.tree.map(lambda x: x[whole:], inputs))
-
-    # In the order of processing; what is empty is not compiled.
-    parts = [chunks] * (whole > 0) + [rest] * (whole < num_steps or num_steps == 0)
-    collected = []
-    for part in reversed(parts) if reverse else parts:
-        carry, outputs = part(carry)
-        collected.append(outputs)
-    if len(collected) == 1:
-        return carry, collected[0]
-    in_time = reversed(collected) if reverse else collected
-    return carry, jax.tree.map(lambda *y: jnp.concatenate(y), *in_time)
+        checkpointed = jax.checkpoint(scan, prevent_cse=False)
+        parts = split_chunks(inputs, self.chunk_size)
+        carry, outputs = scan_chunks(checkpointed, carry, parts, reverse)
+        return carry, join_chunks(outputs)

@@ -1,0 +1,272 @@
+"""A block of steps of a recurrence: its values, and its tangent (layer 1)."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gated_rnn.arithmetic import jvp_of_some, present_tangents
+from gated_rnn.engines.chunks import join_chunks, split_chunks
+from gated_rnn.engines.gate_derivative import (
+    GateDerivative,
+    NotElementwise,
+    derive_gate,
+)
+from gated_rnn.engines.plan import Plan
+from gated_rnn.types import Carry, Cell, Params
+
+__all__ = ["Kept", "Loop", "run_block", "run_block_and_keep", "tangent_of_block"]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What a run is, its arrays apart."""
+
+    cell: Cell
+    plan: Plan
+    reverse: bool
+    collect: bool
+    unroll: int
+    precision: str | None
+
+    def scan(self, body: Any, carry: Any, sequences: Any) -> tuple[Any, Any]:
+        """Run `body` over the steps of a block."""
+        return jax.lax.scan(
+            body, carry, sequences, reverse=self.reverse, unroll=self.unroll
+        )
+
+    def blocks(self, inputs: Any) -> list[Any]:
+        """Cut the inputs into blocks."""
+        return split_chunks(inputs, self.plan.block_size)
+
+    def blocks_of(self, inputs: Any, inputs_dots: Any, kept: list["Kept"]) -> list[Any]:
+        """Return what `tangent_of_block` reads of each block."""
+        return [
+            (*part, keep._replace(outputs=None))
+            for part, keep in zip(self.blocks((inputs, inputs_dots)), kept, strict=True)
+        ]
+
+    def join(self, parts: list[Any]) -> Any:
+        """Return the outputs of all blocks, or None."""
+        return join_chunks(parts) if self.collect else None
+
+    def matmul_precision(self) -> Any:
+        """Return the context in which matmuls are to be traced."""
+        if self.precision is None:
+            return contextlib.nullcontext()
+        return jax.default_matmul_precision(self.precision)
+
+
+class Kept(NamedTuple):
+    """What a block leaves behind for its tangent.
+
+    Attributes:
+        entering: The carry that enters the block.
+        carries: The carry that leaves each step.
+        recurrent: What each step's `recur` returned, or None: computed again.
+        outputs: The outputs, or None.
+    """
+
+    entering: Carry
+    carries: Carry
+    recurrent: Any
+    outputs: Any
+
+
+def run_block(
+    loop: Loop, params: Params, carry: Carry, inputs: Any
+) -> tuple[Carry, Any]:
+    """Return the carry that leaves a block, and its outputs or None."""
+    cell = loop.cell
+
+    def step(carry: Carry, projected: Any) -> tuple[Carry, Any]:
+        recurrent = cell.recur(params, carry)
+        carry, outputs = cell.gate(params, projected, recurrent, carry)
+        return carry, outputs if loop.collect else None
+
+    return loop.scan(step, carry, cell.project(params, inputs))
+
+
+def run_block_and_keep(
+    loop: Loop, params: Params, carry: Carry, inputs: Any
+) -> tuple[Carry, Kept]:
+    """Run a block and keep what its tangent needs."""
+    cell, plan = loop.cell, loop.plan
+    # An output that is a part of the carry is stored once.
+    store_outputs = loop.collect and plan.output_leaf is None
+
+    def step(carry: Carry, projected: Any) -> tuple[Carry, Any]:
+        recurrent = cell.recur(params, carry)
+        carry, outputs = cell.gate(params, projected, recurrent, carry)
+        kept = recurrent if plan.keep_recurrent else None
+        return carry, (carry, kept, outputs if store_outputs else None)
+
+    final, (carries, recurrent, outputs) = loop.scan(
+        step, carry, cell.project(params, inputs)
+    )
+    if loop.collect and plan.output_leaf is not None:
+        outputs = jax.tree.leaves(carries)[plan.output_leaf]
+    return final, Kept(carry, carries, recurrent, outputs)
+
+
+def tangent_of_block(
+    loop: Loop,
+    params: Params,
+    params_dots: list[jax.Array | None],
+    carry_dot: Carry,
+    inputs: Any,
+    inputs_dots: list[jax.Array | None],
+    kept: Kept,
+) -> tuple[Carry, Any]:
+    """Return the tangents of the carry that leaves a block, and of its outputs.
+
+    Linear in `params_dots`, `carry_dot` and `inputs_dots`.
+    """
+    cell = loop.cell
+    before = _carries_before(kept, loop.reverse)
+    projected, projected_dot = jvp_of_some(
+        cell.project, (params, inputs), [*params_dots, *inputs_dots]
+    )
+    recurrent, recurrent_dot = jvp_of_some(
+        lambda params: cell.recur(params, before), (params,), params_dots
+    )
+    if kept.recurrent is not None:
+        recurrent = kept.recurrent
+    known_dots = [*params_dots, *_dots_like(projected, projected_dot)]
+    point = _Point(params, projected, recurrent, before)
+    recurrent_dots = _dots_like(recurrent, recurrent_dot)
+    if loop.plan.elementwise:
+        with contextlib.suppress(NotElementwise):
+            derivative = derive_gate(_over_time(cell), point[:2], known_dots, point[2:])
+            return _loop_over_coefficients(
+                loop, point, derivative, recurrent_dots, carry_dot
+            )
+    return _loop_over_gates(loop, point, known_dots, recurrent_dots, carry_dot)
+
+
+class _Point(NamedTuple):
+    """The arguments of `gate` at all steps of a block."""
+
+    params: Params
+    projected: Any
+    recurrent: Any
+    carry: Carry
+
+
+def _over_time(cell: Cell) -> Any:
+    return jax.vmap(cell.gate, in_axes=(None, 0, 0, 0))
+
+
+def _carries_before(kept: Kept, reverse: bool) -> Carry:
+    def shift(first: jax.Array, after: jax.Array) -> jax.Array:
+        if reverse:
+            return jnp.concatenate([after[1:], first[None]])
+        return jnp.concatenate([first[None], after[:-1]])
+
+    return jax.tree.map(shift, kept.entering, kept.carries)
+
+
+def _dots_like(tree: Any, tangents: Any) -> list[jax.Array | None]:
+    """Return a tangent for each leaf, None where it is zero."""
+    if tangents is None:
+        return [None] * len(jax.tree.leaves(tree))
+    return present_tangents(tangents)
+
+
+def _recur_dot(
+    loop: Loop, params: Params, carry: Carry, carry_dot: Carry, sources: Any
+) -> list[jax.Array]:
+    """Return the tangents of what `recur` returns, with those from before the loop."""
+    _, dot = jax.jvp(lambda c: loop.cell.recur(params, c), (carry,), (carry_dot,))
+    return _plus(jax.tree.leaves(dot), sources)
+
+
+def _plus(
+    values: list[jax.Array], sources: Sequence[jax.Array | None]
+) -> list[jax.Array]:
+    return [
+        value if source is None else value + source
+        for value, source in zip(values, sources, strict=True)
+    ]
+
+
+def _add(
+    first: list[jax.Array | None], second: list[jax.Array | None]
+) -> list[jax.Array | None]:
+    return [
+        b if a is None else a if b is None else a + b
+        for a, b in zip(first, second, strict=True)
+    ]
+
+
+def _loop_over_coefficients(
+    loop: Loop,
+    point: _Point,
+    derivative: GateDerivative,
+    recurrent_dots: list[jax.Array | None],
+    carry_dot: Carry,
+) -> tuple[Carry, Any]:
+    """Run the linear recurrence of an elementwise gate."""
+    num_recurrent = len(recurrent_dots)
+    structure = jax.tree.structure(carry_dot)
+    sources = derivative.leaf_sources
+    recurrent_dots = _add(recurrent_dots, sources[:num_recurrent])
+    carry = jax.tree.map(lambda c: c[0], point.carry)
+
+    def step(carry_dot: Carry, at_step: Any) -> tuple[Carry, Any]:
+        coefficients, inner_sources, recurrent_dots, carry_sources = at_step
+        arrays = _recur_dot(loop, point.params, carry, carry_dot, recurrent_dots)
+        arrays += _plus(jax.tree.leaves(carry_dot), carry_sources)
+        results = derivative.apply(coefficients, inner_sources, arrays)
+        next_dot = jax.tree.unflatten(structure, results[: structure.num_leaves])
+        return next_dot, results[-1] if loop.collect else None
+
+    return loop.scan(
+        step,
+        carry_dot,
+        (
+            derivative.coefficients,
+            derivative.sources,
+            recurrent_dots,
+            sources[num_recurrent:],
+        ),
+    )
+
+
+def _loop_over_gates(
+    loop: Loop,
+    point: _Point,
+    known_dots: list[jax.Array | None],
+    recurrent_dots: list[jax.Array | None],
+    carry_dot: Carry,
+) -> tuple[Carry, Any]:
+    """Run the linear recurrence of any gate, linearised step by step."""
+    cell = loop.cell
+    _, sources = jvp_of_some(
+        lambda params, projected: _over_time(cell)(params, projected, *point[2:]),
+        point[:2],
+        known_dots,
+    )
+
+    def step(carry_dot: Carry, at_step: Any) -> tuple[Carry, Any]:
+        (projected, recurrent, carry), recurrent_dots, sources = at_step
+        dots = _recur_dot(loop, point.params, carry, carry_dot, recurrent_dots)
+        recurrent_dot = jax.tree.unflatten(jax.tree.structure(recurrent), dots)
+        _, results = jax.jvp(
+            lambda r, c: cell.gate(point.params, projected, r, c),
+            (recurrent, carry),
+            (recurrent_dot, carry_dot),
+        )
+        if sources is not None:
+            results = jax.tree.map(jnp.add, results, sources)
+        next_dot, outputs_dot = results
+        return next_dot, outputs_dot if loop.collect else None
+
+    return loop.scan(
+        jax.checkpoint(step, prevent_cse=False),
+        carry_dot,
+        (point[1:], recurrent_dots, sources),
+    )
