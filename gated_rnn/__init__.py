@@ -53,6 +53,7 @@ from gated_rnn.cells import (
     lstm_step,
 )
 from gated_rnn.engines import Associative, FusedScan, Scan
+from gated_rnn.explanation import explain
 from gated_rnn.inspection import gate_values
 from gated_rnn.networks import (
     RNN,
@@ -81,6 +82,7 @@ from gated_rnn.networks import (
     read_prompt,
     summarize,
 )
+from gated_rnn.reduction import unroll_reduce
 from gated_rnn.types import Cell, Engine
 from gated_rnn.unrolling import lengths_to_mask, unroll
 
@@ -155,6 +157,7 @@ __all__ = [
     "activations",
     "continue_generation",
     "count_parameters",
+    "explain",
     "gate_values",
     "generate",
     "gru_step",
@@ -165,4 +168,5 @@ __all__ = [
     "read_prompt",
     "summarize",
     "unroll",
+    "unroll_reduce",
 ]

@@ -27,7 +27,14 @@ from gated_rnn.types import (
 )
 from gated_rnn.wrapping import WrappedCell
 
-__all__ = ["check_engine", "lengths_to_mask", "unroll"]
+__all__ = [
+    "DEFAULT_ENGINE",
+    "Run",
+    "check_engine",
+    "lengths_to_mask",
+    "prepare_run",
+    "unroll",
+]
 
 DEFAULT_ENGINE = FusedScan()
 
@@ -89,6 +96,55 @@ def unroll(
         >>> carry.hidden.shape, outputs.shape, float(abs(outputs[7:, 1]).max())
         ((2, 16), (20, 2, 16), 0.0)
     """
+    run = prepare_run(
+        cell,
+        params,
+        inputs,
+        carry,
+        reset_carry=reset_carry,
+        mask=mask,
+        resets=resets,
+        reverse=reverse,
+        engine=engine,
+    )
+    return run(run.inputs, run.carry, collect)
+
+
+class Run(NamedTuple):
+    """A checked run: a cell that holds masks and resets, and an engine to run it."""
+
+    engine: Engine
+    cell: Cell
+    params: Params
+    inputs: Any
+    carry: Carry
+    reverse: bool
+
+    def __call__(self, inputs: Any, carry: Carry, collect: bool) -> tuple[Carry, Any]:
+        """Run over a piece of the inputs."""
+        return self.engine(
+            self.cell,
+            self.params,
+            inputs,
+            carry,
+            reverse=self.reverse,
+            collect=collect,
+        )
+
+
+def prepare_run(
+    cell: Cell,
+    params: Params,
+    inputs: Any,
+    carry: Carry | None,
+    *,
+    reset_carry: Carry | None,
+    mask: jax.Array | None,
+    resets: jax.Array | None,
+    reverse: bool,
+    engine: Engine | None,
+) -> Run:
+    """Check the arguments of `unroll` and make masks and resets a part of the cell."""
     steps_shape = check_sequences("inputs", inputs)
     # The cell checks features and parameters here, where all of the shape is known.
     jax.eval_shape(cell.project, params, inputs)
@@ -115,7 +171,7 @@ def unroll(
         run_inputs = _SequenceInputs(inputs, mask, leave)
     check_engine(engine, run)
     carry = match_varying(carry, run_params, run_inputs)
-    return engine(run, run_params, run_inputs, carry, reverse=reverse, collect=collect)
+    return Run(engine, run, run_params, run_inputs, carry, reverse)
 
 
 def check_engine(engine: Engine, cell: Cell) -> None:

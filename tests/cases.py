@@ -26,6 +26,7 @@ from gated_rnn import (
     Associative,
     CoupledLSTM,
     Elman,
+    FusedScan,
     LayerNormGRU,
     LayerNormLSTM,
     MinGRU,
@@ -152,6 +153,7 @@ CELLS = {
     ),
 }
 ENGINES = {
+    "fused": FusedScan(),
     "scan": Scan(),
     "scan_chunk_3": Scan(chunk_size=3),
     "associative": Associative(),
@@ -162,6 +164,12 @@ ENGINE_OPTIONS = {
     "scan_chunk_1": Scan(chunk_size=1),
     "scan_chunk_7": Scan(chunk_size=7),
     "scan_chunk_100": Scan(chunk_size=100),
+    "fused_unroll_2": FusedScan(unroll=2),
+    "fused_chunk_1": FusedScan(chunk_size=1),
+    "fused_chunk_3": FusedScan(chunk_size=3),
+    "fused_chunk_100": FusedScan(chunk_size=100),
+    "fused_budget": FusedScan(memory_budget=2**20),
+    "fused_highest": FusedScan(precision="highest"),
 }
 DIRECTIONS = {"forward": False, "reverse": True}
 

@@ -66,7 +66,11 @@ def scan_chunks(
 
 def join_chunks(parts: list[Any]) -> Any:
     """Undo `split_chunks`."""
-    joined = [jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), p) for p in parts]
+
+    def flatten(x: jax.Array) -> jax.Array:
+        return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+    joined = [jax.tree.map(flatten, part) for part in parts]
     if len(joined) == 1:
         return joined[0]
     return jax.tree.map(lambda *xs: jnp.concatenate(xs), *joined)

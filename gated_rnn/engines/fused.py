@@ -20,9 +20,17 @@ from gated_rnn.engines.blocks import (
     tangent_of_block,
 )
 from gated_rnn.engines.chunks import join_chunks, scan_chunks, split_chunks
-from gated_rnn.engines.plan import Plan, make_plan
+from gated_rnn.engines.plan import Plan, fit_plan, make_plan
 from gated_rnn.engines.scan import Scan
-from gated_rnn.types import Carry, Cell, DType, Params, check_positive
+from gated_rnn.types import (
+    Carry,
+    Cell,
+    DType,
+    Params,
+    check_positive,
+    invalid,
+    params_dtype,
+)
 
 __all__ = ["FusedScan"]
 
@@ -65,6 +73,8 @@ class FusedScan:
         for name in ("chunk_size", "memory_budget"):
             if getattr(self, name) is not None:
                 check_positive(name, getattr(self, name))
+        if self.chunk_size is not None and self.memory_budget is not None:
+            raise invalid("memory_budget", "None beside a chunk_size", "both")
         check_positive("unroll", self.unroll)
 
     def refuses(self, cell: Cell) -> str | None:
@@ -72,19 +82,72 @@ class FusedScan:
         return None
 
     def plan(
-        self, cell: Cell, params: Params, inputs: Any, carry: Carry, collect: bool
+        self, cell: Cell, params: Params, inputs: Any, carry: Carry | None = None
     ) -> Plan:
-        """Return how a run will be cut; shapes are all that is looked at."""
-        shapes = jax.eval_shape(
-            lambda *arguments: arguments, self._cast(params), inputs, carry
-        )
-        return make_plan(
-            cell,
-            *shapes,
-            collect=collect,
-            chunk_size=self.chunk_size,
-            memory_budget=self.memory_budget,
-        )
+        """Return how a run will be cut in time, and the bytes a gradient will take.
+
+        Args:
+            cell: The cell.
+            params: Its parameters, or their shapes.
+            inputs: `[T, *batch, F]`, T at least 1, or its shape.
+            carry: The initial carry, or its shape. None: that of `cell.init_carry`.
+
+        Raises:
+            ValueError: If no chunk size fits `memory_budget`.
+        """
+        if carry is None:
+            batch_shape = jax.tree.leaves(inputs)[0].shape[1:-1]
+            dtype = params_dtype(params)
+            carry = jax.eval_shape(lambda: cell.init_carry(batch_shape, dtype))
+        shapes = (jax.eval_shape(self._cast, params), inputs, carry)
+        if self.memory_budget is None:
+            return make_plan(cell, *shapes, self.chunk_size)
+        return fit_plan(cell, *shapes, self.memory_budget)
+
+    def predict_memory(
+        self, cell: Cell, params: Params, inputs: Any, carry: Carry | None = None
+    ) -> int:
+        """Return the bytes that a gradient by the parameters will take.
+
+        Beyond the inputs, the outputs and their cotangents. For cells with an
+        elementwise gate it is within 20 % of what XLA allots on a CPU; for the others
+        it is a rough guide. Under `jax.vmap` multiply by the width.
+
+        Args:
+            cell: As these and all that follow in `plan`.
+            params: See there.
+            inputs: See there.
+            carry: See there.
+
+        Examples:
+            >>> from gated_rnn import LSTM
+            >>> cell = LSTM(16)
+            >>> params = cell.init(jax.random.key(0), in_features=1)
+            >>> inputs = jax.ShapeDtypeStruct((20_000, 40, 1), jnp.float32)
+            >>> whole = FusedScan().predict_memory(cell, params, inputs)
+            >>> cut = FusedScan(chunk_size=200).predict_memory(cell, params, inputs)
+            >>> whole // 2**20, cut // 2**20
+            (105, 11)
+        """
+        return self.plan(cell, params, inputs, carry).num_bytes
+
+    def describe(
+        self, cell: Cell, params: Params, inputs: Any, carry: Carry | None = None
+    ) -> str:
+        """Return in words how a run will be cut in time; see `gated_rnn.explain`."""
+        plan = self.plan(cell, params, inputs, carry)
+        if plan.elementwise:
+            gate = "the gate is elementwise: derived in bulk, a few products a step"
+        else:
+            gate = "the gate is not elementwise: derived again in each step"
+        lines = [
+            f"{plan.num_steps} steps, one recurrent matmul each; {gate}",
+            f"kept for the gradient: {_what_is_kept(plan)}",
+            f"derivatives are computed for {plan.block_size} steps at once",
+            f"a gradient takes about {plan.num_bytes / 2**20:.1f} MiB beyond the"
+            " inputs, the outputs and their cotangents",
+        ]
+        return "\n".join(lines)
 
     def __call__(
         self,
@@ -104,7 +167,7 @@ class FusedScan:
         """
         if jax.tree.leaves(inputs)[0].shape[0] == 0:
             return Scan()(cell, params, inputs, carry, reverse=reverse, collect=collect)
-        plan = self.plan(cell, params, inputs, carry, collect)
+        plan = self.plan(cell, params, inputs, carry)
         params = self._cast(params)
         loop = Loop(cell, plan, reverse, collect, self.unroll, self.precision)
         if plan.chunk_size is None:
@@ -125,6 +188,13 @@ class FusedScan:
         return jax.tree.map(
             lambda p: p.astype(self.compute_dtype) if jnp.ndim(p) > 1 else p, params
         )
+
+
+def _what_is_kept(plan: Plan) -> str:
+    if plan.chunk_size is not None:
+        return f"one carry per chunk of {plan.chunk_size} steps, which run again"
+    recurrent = " and the recurrent matmul" if plan.keep_recurrent else ""
+    return f"the carry{recurrent} of every step"
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

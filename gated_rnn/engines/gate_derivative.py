@@ -40,7 +40,7 @@ class GateDerivative:
     leaf_sources: list[jax.Array | None]
     _leaves: list[Node]
     _inner: list[Node]
-    _outputs: list[Any]
+    _outputs: list[Node]
 
     @property
     def num_coefficients(self) -> int:
@@ -78,10 +78,7 @@ class GateDerivative:
                 term = term if factor is None else term * factor
                 total = term if total is None else total + term
             tangents[id(node)] = total
-        return [
-            tangents[id(output)] if isinstance(output, Node) else output
-            for output in self._outputs
-        ]
+        return [tangents[id(output)] for output in self._outputs]
 
 
 def derive_gate(
@@ -125,8 +122,18 @@ def derive_gate(
         else:
             arguments.append(known_dots[k])
     loop_leaves = [node for node in arguments if isinstance(node, Node)]
-    outputs = _read(program.jaxpr, program.consts, arguments)
-    nodes = simplify([output for output in outputs if isinstance(output, Node)])
+    # What does not depend on the loop is a node that has only a source.
+    outputs = [
+        output
+        if isinstance(output, Node)
+        else Node(variable.aval.shape, variable.aval.dtype, source=output)
+        for output, variable in zip(
+            _read(program.jaxpr, program.consts, arguments),
+            program.jaxpr.outvars,
+            strict=True,
+        )
+    ]
+    nodes = simplify(outputs)
     inner = [node for node in nodes if not node.is_leaf]
     return GateDerivative(
         coefficients=[[_as_array(c, node) for _, c in node.links] for node in inner],

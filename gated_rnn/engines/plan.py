@@ -1,88 +1,175 @@
 """How a run is cut in time, from shapes alone, and what it will keep (layer 1)."""
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
 
-from gated_rnn.types import Carry, Cell, Params
+from gated_rnn.types import Carry, Cell, Params, invalid
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "even_size", "fit_plan", "make_plan"]
 
 # A block's arrays should stay in the last cache; shorter loops do not pay.
 BLOCK_BYTES = 6 * 2**20
 SHORTEST_BLOCK = 64
 # From this many features a recurrent matmul costs more than keeping its result.
 KEEP_RECURRENT_FROM = 48
-# Arrays of a block, in multiples of what `project` returns.
+# Arrays of a block while it is derived, in multiples of what `project` returns.
 ARRAYS_OF_A_BLOCK = 4
+# The same for the prediction, counted in the compiler's buffers: for each array that
+# `recur` returns, itself, an activation and a cotangent; four as large as the outputs.
+PER_RECURRENT, PER_OUTPUT = 3, 4
+# A gate that is not elementwise is derived step by step, with all it computes on hand.
+PER_ANY_GATE = 7
 
 
 class Plan(NamedTuple):
     """How `FusedScan` runs a cell.
 
     Attributes:
+        num_steps: T.
         chunk_size: Steps per recomputed chunk, or None.
         block_size: Steps whose derivative is computed at once.
         keep_recurrent: Whether what `recur` returns is kept for the backward pass.
         elementwise: Whether the gate says that it is elementwise.
         output_leaf: Which leaf of the carry the outputs are, or None.
+        num_bytes: Predicted bytes of a gradient by the parameters beyond the inputs,
+            the outputs and their cotangents.
     """
 
+    num_steps: int
     chunk_size: int | None
     block_size: int
     keep_recurrent: bool
     elementwise: bool
     output_leaf: int | None
+    num_bytes: int
+
+
+class _Step(NamedTuple):
+    """Shapes of one step."""
+
+    inputs: Any
+    projected: Any
+    recurrent: Any
+    carry: Any
+    outputs: Any
+    output_leaf: int | None
 
 
 def make_plan(
-    cell: Cell,
-    params: Params,
-    inputs: Any,
-    carry: Carry,
-    *,
-    collect: bool,
-    chunk_size: int | None,
-    memory_budget: int | None,
+    cell: Cell, params: Params, inputs: Any, carry: Carry, chunk_size: int | None
 ) -> Plan:
-    """Return the plan of a run over inputs of at least one step."""
+    """Return the plan of a run over inputs of at least one step, by their shapes."""
     num_steps = jax.tree.leaves(inputs)[0].shape[0]
-    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs)
-    projected = jax.eval_shape(cell.project, params, one)
-    recurrent = jax.eval_shape(cell.recur, params, carry)
+    return _plan(cell, _step(cell, params, inputs, carry), num_steps, chunk_size)
+
+
+def fit_plan(
+    cell: Cell, params: Params, inputs: Any, carry: Carry, memory_budget: int
+) -> Plan:
+    """Return the plan with the longest chunks whose prediction fits a budget.
+
+    Raises:
+        ValueError: If no chunk size fits.
+    """
+    num_steps = jax.tree.leaves(inputs)[0].shape[0]
+    step = _step(cell, params, inputs, carry)
+    plans = [_plan(cell, step, num_steps, size) for size in _sizes(num_steps)]
+    for plan in plans:
+        if plan.num_bytes <= memory_budget:
+            return plan
+    least = min(plan.num_bytes for plan in plans)
+    raise invalid(
+        "memory_budget", f"at least {least} bytes for these shapes", memory_budget
+    )
+
+
+def even_size(num_steps: int, size: int) -> int:
+    """Return the largest divisor of `num_steps` from `size` / 2 to `size`, or `size`.
+
+    A chunk that is shorter than the others costs a copy of every sequence.
+    """
+    divisors = (k for k in range(size, size // 2, -1) if num_steps % k == 0)
+    return next(divisors, size)
+
+
+def _sizes(num_steps: int) -> Iterator[int | None]:
+    """Return chunk sizes to try, the fastest first."""
+    yield None
+    size = num_steps // 2
+    while size:
+        yield even_size(num_steps, size)
+        size //= 2
+
+
+def _plan(cell: Cell, step: _Step, num_steps: int, chunk_size: int | None) -> Plan:
     if chunk_size is not None and chunk_size >= num_steps:
         chunk_size = None
     steps = num_steps if chunk_size is None else chunk_size
-    block_size = max(
-        SHORTEST_BLOCK, BLOCK_BYTES // max(1, ARRAYS_OF_A_BLOCK * num_bytes(projected))
-    )
-    if steps <= 2 * block_size:
-        block_size = steps
-    features = max(leaf.shape[-1] for leaf in jax.tree.leaves(carry))
+    per_step = max(1, ARRAYS_OF_A_BLOCK * _num_bytes(step.projected))
+    block_size = max(SHORTEST_BLOCK, BLOCK_BYTES // per_step)
+    block_size = even_size(steps, block_size) if steps > 2 * block_size else steps
+    features = max(leaf.shape[-1] for leaf in jax.tree.leaves(step.carry))
+    keep_recurrent = features >= KEEP_RECURRENT_FROM
+    carry = _num_bytes(step.carry)
+    kept = carry + keep_recurrent * _num_bytes(step.recurrent)
+    predicted = block_size * _bytes_of_block_step(cell, step)
+    if block_size < steps:
+        predicted += steps * kept
+    if chunk_size is not None:
+        predicted += -(-num_steps // chunk_size) * carry
+    if _features(step) == 1:
+        # XLA copies inputs of one feature to multiply by them.
+        predicted += num_steps * _num_bytes(step.inputs)
     return Plan(
+        num_steps=num_steps,
         chunk_size=chunk_size,
         block_size=block_size,
-        keep_recurrent=features >= KEEP_RECURRENT_FROM,
+        keep_recurrent=keep_recurrent,
         elementwise=cell.pointwise,
-        output_leaf=_find_outputs(cell, params, projected, recurrent, carry),
+        output_leaf=step.output_leaf,
+        num_bytes=predicted,
     )
 
 
-def num_bytes(tree: Any) -> int:
-    """Return the bytes of all arrays of a tree."""
+def _bytes_of_block_step(cell: Cell, step: _Step) -> int:
+    """Return what a block takes while it is derived, for each of its steps."""
+    projected, recurrent, outputs = map(
+        _num_bytes, (step.projected, step.recurrent, step.outputs)
+    )
+    if not cell.pointwise:
+        return PER_ANY_GATE * (projected + recurrent)
+    derived = PER_RECURRENT * recurrent + PER_OUTPUT * outputs
+    # One input feature is multiplied where it is needed, and not kept projected.
+    return derived + (projected if _features(step) > 1 else 0)
+
+
+def _features(step: _Step) -> int:
+    """Return the number of input features, flags of a step apart."""
+    leaves = jax.tree.leaves(step.inputs)
+    return max((x.shape[-1] for x in leaves if x.dtype != bool), default=1)
+
+
+def _step(cell: Cell, params: Params, inputs: Any, carry: Carry) -> _Step:
+    """Return the shapes of one step, and which leaf of the carry the outputs are."""
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), inputs)
+    projected = jax.eval_shape(cell.project, params, one)
+    recurrent = jax.eval_shape(cell.recur, params, carry)
+    program, (_, outputs) = jax.make_jaxpr(cell.gate, return_shape=True)(
+        params, projected, recurrent, carry
+    )
+    num_leaves = len(jax.tree.leaves(carry))
+    results = program.jaxpr.outvars
+    carries, output = results[:num_leaves], results[num_leaves:]
+    leaf = None
+    if len(output) == 1 and output[0] in carries:
+        leaf = carries.index(output[0])
+    return _Step(one, projected, recurrent, carry, outputs, leaf)
+
+
+def _num_bytes(tree: Any) -> int:
     return sum(
         math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
     )
-
-
-def _find_outputs(
-    cell: Cell, params: Params, projected: Any, recurrent: Any, carry: Carry
-) -> int | None:
-    """Return which leaf of the next carry the outputs are, the same value, or None."""
-    program = jax.make_jaxpr(cell.gate)(params, projected, recurrent, carry).jaxpr
-    num_leaves = len(jax.tree.leaves(carry))
-    carries, outputs = program.outvars[:num_leaves], program.outvars[num_leaves:]
-    if len(outputs) != 1 or outputs[0] not in carries:
-        return None
-    return carries.index(outputs[0])
