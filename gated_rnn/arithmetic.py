@@ -17,6 +17,7 @@ from jax.custom_derivatives import SymbolicZero
 from gated_rnn.types import DType
 
 __all__ = [
+    "add_blocks",
     "affine",
     "affine_blocks",
     "at_least_float32",
@@ -159,6 +160,20 @@ def jvp_of_some(
         return function(*jax.tree.unflatten(structure, filled))
 
     return jax.jvp(of_present, [leaves[k] for k in present], [dots[k] for k in present])
+
+
+def add_blocks(
+    projected: Sequence[jax.Array], recurrent: jax.Array, dtype: DType
+) -> tuple[jax.Array, ...]:
+    """Return the preactivation of each gate, x W + b of it plus its block of h U.
+
+    Args:
+        projected: One array `[*leading, H]` a gate, as `affine_blocks` returns them.
+        recurrent: `[*leading, num_blocks * H]`.
+        dtype: dtype of the results.
+    """
+    blocks = jnp.split(recurrent, len(projected), axis=-1)
+    return tuple((x + u).astype(dtype) for x, u in zip(projected, blocks, strict=True))
 
 
 def layer_norm(

@@ -91,7 +91,7 @@ class Config:
     shared_data: bool = False
     seed: int = 0
     seed_block: int = 2
-    chunk_size: int = 200
+    chunk_size: int = 0
     timing_rounds: int = 5
     output_dir: Path = Path("outputs/long_sequences")
 

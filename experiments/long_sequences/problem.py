@@ -10,7 +10,7 @@ from experiments.baselines import linear_loss, mean_loss
 from experiments.data import price_process
 from experiments.data.price_process import Dataset
 from experiments.long_sequences.config import Config
-from gated_rnn import GRU, LSTM, RNN, Dense, Scan, Stack, initializers, losses
+from gated_rnn import GRU, LSTM, RNN, Dense, FusedScan, Stack, initializers, losses
 from gated_rnn.training import Problem
 
 CELLS = {"lstm": LSTM, "gru": GRU}
@@ -30,7 +30,7 @@ def make_network(config: Config, cell: str) -> Stack:
         The network.
     """
     layer = CELLS[cell](config.hidden_features, **initializers.CUDNN)
-    engine = Scan(chunk_size=config.chunk_size or None)
+    engine = FusedScan(chunk_size=config.chunk_size or None)
     return Stack(RNN(layer, engine=engine), Dense(price_process.NUM_ACTIONS))
 
 

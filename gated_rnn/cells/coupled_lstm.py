@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import name_gates
+from gated_rnn.arithmetic import add_blocks, name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import BlocksInitializer, ForgetBias, MemoryGates
 from gated_rnn.types import Activation, Initializer
@@ -78,13 +78,13 @@ class CoupledLSTM(PackedCell):
     def gate(
         self,
         params: CoupledLSTMParams,
-        projected: jax.Array,
+        projected: tuple[jax.Array, ...],
         recurrent: jax.Array,
         carry: CoupledLSTMCarry,
     ) -> tuple[CoupledLSTMCarry, jax.Array]:
         """Return the next carry and h'."""
         dtype = carry.cell.dtype
-        f, g, o = jnp.split((projected + recurrent).astype(dtype), 3, axis=-1)
+        f, g, o = add_blocks(projected, recurrent, dtype)
         f, o = self.gate_activation(f), self.gate_activation(o)
         f, g, o = name_gates(f=f, g=self.activation(g), o=o)
         c = f * carry.cell + (1 - f) * g

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gated_rnn.arithmetic import name_gates
+from gated_rnn.arithmetic import add_blocks, name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.types import Activation
 
@@ -70,11 +70,11 @@ class Elman(PackedCell):
     def gate(
         self,
         params: ElmanParams,
-        projected: jax.Array,
+        projected: tuple[jax.Array, ...],
         recurrent: jax.Array,
         carry: ElmanCarry,
     ) -> tuple[ElmanCarry, jax.Array]:
         """Return the next carry and h'."""
-        preactivation = (projected + recurrent).astype(carry.hidden.dtype)
+        (preactivation,) = add_blocks(projected, recurrent, carry.hidden.dtype)
         (h,) = name_gates(h=self.activation(preactivation))
         return ElmanCarry(hidden=h), h

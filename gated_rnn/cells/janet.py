@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import name_gates
+from gated_rnn.arithmetic import add_blocks, name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import BlocksInitializer, ForgetBias, MemoryGates
 from gated_rnn.types import Activation, Initializer
@@ -77,13 +77,13 @@ class JANET(PackedCell):
     def gate(
         self,
         params: JANETParams,
-        projected: jax.Array,
+        projected: tuple[jax.Array, ...],
         recurrent: jax.Array,
         carry: JANETCarry,
     ) -> tuple[JANETCarry, jax.Array]:
         """Return the next carry and h'."""
         h = carry.hidden
-        s, g = jnp.split((projected + recurrent).astype(h.dtype), 2, axis=-1)
+        s, g = add_blocks(projected, recurrent, h.dtype)
         f, write = self.gate_activation(s), 1 - self.gate_activation(s - self.beta)
         f, g, write = name_gates(f=f, g=self.activation(g), write=write)
         h = f * h + write * g

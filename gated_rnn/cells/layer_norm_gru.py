@@ -107,10 +107,14 @@ class LayerNormGRU(PackedCell):
             recurrent_gain=jnp.ones((3 * size,), dtype),
         )
 
-    def project(self, params: LayerNormGRUParams, inputs: jax.Array) -> jax.Array:
-        """Return the normalised x W, plus b, `[*leading, 3H]`."""
-        projected = super().project(params._replace(bias=None), inputs)
-        return self._norm(projected, params.input_gain, params.bias)
+    def project(
+        self, params: LayerNormGRUParams, inputs: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        """Return each gate's block of the normalised x W, plus b, `[*leading, H]`."""
+        blocks = super().project(params._replace(bias=None), inputs)
+        packed = jnp.concatenate(blocks, axis=-1)
+        normed = self._norm(packed, params.input_gain, params.bias)
+        return tuple(jnp.split(normed, 3, axis=-1))
 
     def recur(self, params: LayerNormGRUParams, carry: LayerNormGRUCarry) -> jax.Array:
         """Return the normalised h U, `[*batch, 3H]`."""
@@ -120,13 +124,13 @@ class LayerNormGRU(PackedCell):
     def gate(
         self,
         params: LayerNormGRUParams,
-        projected: jax.Array,
+        projected: tuple[jax.Array, ...],
         recurrent: jax.Array,
         carry: LayerNormGRUCarry,
     ) -> tuple[LayerNormGRUCarry, jax.Array]:
         """Return the next carry and h'."""
         h = carry.hidden
-        x_r, x_z, x_n = jnp.split(projected.astype(h.dtype), 3, axis=-1)
+        x_r, x_z, x_n = (x.astype(h.dtype) for x in projected)
         u_r, u_z, u_n = jnp.split(recurrent.astype(h.dtype), 3, axis=-1)
         if params.recurrent_bias is not None:
             u_n = u_n + params.recurrent_bias.astype(h.dtype)

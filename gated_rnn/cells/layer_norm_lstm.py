@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import layer_norm, matmul, name_gates
+from gated_rnn.arithmetic import add_blocks, layer_norm, matmul, name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import (
     BlocksInitializer,
@@ -125,10 +125,14 @@ class LayerNormLSTM(PackedCell):
             cell_bias=jnp.zeros((size,), dtype),
         )
 
-    def project(self, params: LayerNormLSTMParams, inputs: jax.Array) -> jax.Array:
-        """Return norm(x W) * a + b, `[*leading, 4H]`."""
-        projected = super().project(params._replace(bias=None), inputs)
-        return layer_norm(projected, params.input_gain, params.bias, self.epsilon)
+    def project(
+        self, params: LayerNormLSTMParams, inputs: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        """Return each gate's block of norm(x W) * a + b, `[*leading, H]`."""
+        blocks = super().project(params._replace(bias=None), inputs)
+        packed = jnp.concatenate(blocks, axis=-1)
+        normed = layer_norm(packed, params.input_gain, params.bias, self.epsilon)
+        return tuple(jnp.split(normed, 4, axis=-1))
 
     def recur(
         self, params: LayerNormLSTMParams, carry: LayerNormLSTMCarry
@@ -140,13 +144,13 @@ class LayerNormLSTM(PackedCell):
     def gate(
         self,
         params: LayerNormLSTMParams,
-        projected: jax.Array,
+        projected: tuple[jax.Array, ...],
         recurrent: jax.Array,
         carry: LayerNormLSTMCarry,
     ) -> tuple[LayerNormLSTMCarry, jax.Array]:
         """Return the next carry and h'."""
         dtype = carry.cell.dtype
-        i, f, g, o = jnp.split((projected + recurrent).astype(dtype), 4, axis=-1)
+        i, f, g, o = add_blocks(projected, recurrent, dtype)
         i, f, o = map(self.gate_activation, (i, f, o))
         i, f, g, o = name_gates(i=i, f=f, g=self.activation(g), o=o)
         c = f * carry.cell + i * g

@@ -91,13 +91,13 @@ class MGU(PackedCell):
     def gate(
         self,
         params: MGUParams,
-        projected: jax.Array,
+        projected: tuple[jax.Array, ...],
         recurrent: jax.Array,
         carry: MGUCarry,
     ) -> tuple[MGUCarry, jax.Array]:
         """Return the next carry and h'."""
         h = carry.hidden
-        x_f, x_n = jnp.split(projected.astype(h.dtype), 2, axis=-1)
+        x_f, x_n = (x.astype(h.dtype) for x in projected)
         f = self.gate_activation(x_f + recurrent.astype(h.dtype))
         candidate_kernel = params.recurrent_kernel[:, self.hidden_features :]
         n = self.activation(x_n + matmul(f * h, candidate_kernel).astype(h.dtype))

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.nn import sigmoid
 
 from gated_rnn.activations import identity
@@ -55,6 +54,7 @@ class MinGRU(InputGatedCell):
         gate_activation: What makes z of its preactivation.
 
     Examples:
+        >>> import jax.numpy as jnp
         >>> cell = MinGRU(16)
         >>> params = cell.init(jax.random.key(0), in_features=8)
         >>> carry, outputs = cell.step(params, cell.init_carry((5,)), jnp.ones((5, 8)))
@@ -77,13 +77,13 @@ class MinGRU(InputGatedCell):
     def gate(
         self,
         params: MinGRUParams,
-        projected: jax.Array,
+        projected: tuple[jax.Array, ...],
         recurrent: tuple[()],
         carry: MinGRUCarry,
     ) -> tuple[MinGRUCarry, jax.Array]:
         """Return the next carry and h'."""
         h = carry.hidden
-        z, n = jnp.split(projected.astype(h.dtype), 2, axis=-1)
+        z, n = (x.astype(h.dtype) for x in projected)
         z, n = name_gates(z=self.gate_activation(z), n=self.activation(n))
         h = (1 - z) * h + z * n
         return MinGRUCarry(hidden=h), h

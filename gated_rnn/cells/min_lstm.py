@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.nn import log_sigmoid, sigmoid
 
 from gated_rnn.activations import identity
@@ -55,6 +54,7 @@ class MinLSTM(InputGatedCell):
             `activations.positive` in the paper's log-space form.
 
     Examples:
+        >>> import jax.numpy as jnp
         >>> cell = MinLSTM(16)
         >>> params = cell.init(jax.random.key(0), in_features=8)
         >>> carry, outputs = cell.step(params, cell.init_carry((5,)), jnp.ones((5, 8)))
@@ -77,13 +77,13 @@ class MinLSTM(InputGatedCell):
     def gate(
         self,
         params: MinLSTMParams,
-        projected: jax.Array,
+        projected: tuple[jax.Array, ...],
         recurrent: tuple[()],
         carry: MinLSTMCarry,
     ) -> tuple[MinLSTMCarry, jax.Array]:
         """Return the next carry and h'."""
         h = carry.hidden
-        i, f, g = jnp.split(projected.astype(h.dtype), 3, axis=-1)
+        i, f, g = (x.astype(h.dtype) for x in projected)
         # i / (f + i) is sigmoid(log(i / f)), which does not divide by what underflows.
         log_ratio = log_sigmoid(i) - log_sigmoid(f)
         i, f, g = name_gates(

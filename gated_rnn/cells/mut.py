@@ -117,11 +117,10 @@ class MUT(PackedCell):
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Return what z, r and n see of x, each `[*leading, H]`."""
         if self.variant != 1 or params.bias is None:
-            z, r, n = jnp.split(super().project(params, inputs), 3, axis=-1)
+            z, r, n = super().project(params, inputs)
             return z, r, self.activation(n) if self.variant == 1 else n
-        projected = super().project(params._replace(bias=None), inputs)
-        bias = params.bias.astype(projected.dtype)
-        z, r, n = jnp.split(projected, 3, axis=-1)
+        z, r, n = super().project(params._replace(bias=None), inputs)
+        bias = params.bias.astype(z.dtype)
         b_z, b_r, b_n = jnp.split(bias, 3)
         return z + b_z, r + b_r, self.activation(n) + b_n
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import name_gates
+from gated_rnn.arithmetic import add_blocks, name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import BlocksInitializer, ForgetBias, MemoryGates
 from gated_rnn.types import Activation, Initializer
@@ -78,13 +78,13 @@ class OpenLSTM(PackedCell):
     def gate(
         self,
         params: OpenLSTMParams,
-        projected: jax.Array,
+        projected: tuple[jax.Array, ...],
         recurrent: jax.Array,
         carry: OpenLSTMCarry,
     ) -> tuple[OpenLSTMCarry, jax.Array]:
         """Return the next carry and h'."""
         dtype = carry.cell.dtype
-        i, f, g = jnp.split((projected + recurrent).astype(dtype), 3, axis=-1)
+        i, f, g = add_blocks(projected, recurrent, dtype)
         i, f = self.gate_activation(i), self.gate_activation(f)
         i, f, g = name_gates(i=i, f=f, g=self.activation(g))
         c = f * carry.cell + i * g

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from gated_rnn.arithmetic import affine, matmul
+from gated_rnn.arithmetic import affine_blocks, matmul
 from gated_rnn.initializers import (
     BlocksInitializer,
     GlorotUniform,
@@ -81,11 +81,11 @@ class PackedCell:
         return self.carry_type._make([zeros] * len(self.carry_type._fields))
 
     def project(self, params: Any, inputs: jax.Array) -> Any:
-        """Return x W + b, `[*leading, G*H]`, for inputs `[*leading, F]`."""
+        """Return x W + b of each gate, `[*leading, H]`, for inputs `[*leading, F]`."""
         columns = len(self.gates) * self.hidden_features
         check_kernel("params.kernel", params.kernel, columns)
         check_features("inputs", inputs, params.kernel.shape[0])
-        return affine(inputs, params.kernel, params.bias)
+        return affine_blocks(inputs, params.kernel, params.bias, len(self.gates))
 
     def recur(self, params: Any, carry: Any) -> Any:
         """Return h U, `[*batch, G*H]`."""

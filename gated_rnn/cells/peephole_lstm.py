@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import name_gates
+from gated_rnn.arithmetic import add_blocks, name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import (
     BlocksInitializer,
@@ -110,13 +110,13 @@ class PeepholeLSTM(PackedCell):
     def gate(
         self,
         params: PeepholeLSTMParams,
-        projected: jax.Array,
+        projected: tuple[jax.Array, ...],
         recurrent: jax.Array,
         carry: PeepholeLSTMCarry,
     ) -> tuple[PeepholeLSTMCarry, jax.Array]:
         """Return the next carry and h'."""
         dtype = carry.cell.dtype
-        i, f, g, o = jnp.split((projected + recurrent).astype(dtype), 4, axis=-1)
+        i, f, g, o = add_blocks(projected, recurrent, dtype)
         p_i, p_f, p_o = jnp.split(params.peephole.astype(dtype), 3)
         i = self.gate_activation(i + p_i * carry.cell)
         f = self.gate_activation(f + p_f * carry.cell)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.nn import sigmoid
 
-from gated_rnn.arithmetic import matmul, name_gates
+from gated_rnn.arithmetic import add_blocks, matmul, name_gates
 from gated_rnn.cells.packed import PackedCell
 from gated_rnn.initializers import (
     BlocksInitializer,
@@ -142,13 +142,13 @@ class ProjectedLSTM(PackedCell):
     def gate(
         self,
         params: ProjectedLSTMParams,
-        projected: jax.Array,
+        projected: tuple[jax.Array, ...],
         recurrent: jax.Array,
         carry: ProjectedLSTMCarry,
     ) -> tuple[ProjectedLSTMCarry, jax.Array]:
         """Return the next carry and h'."""
         dtype = carry.cell.dtype
-        i, f, g, o = jnp.split((projected + recurrent).astype(dtype), 4, axis=-1)
+        i, f, g, o = add_blocks(projected, recurrent, dtype)
         i, f, o = map(self.gate_activation, (i, f, o))
         i, f, g, o = name_gates(i=i, f=f, g=self.activation(g), o=o)
         c = f * carry.cell + i * g

@@ -211,7 +211,6 @@ def _loop_over_coefficients(
 ) -> tuple[Carry, Any]:
     """Run the linear recurrence of an elementwise gate."""
     num_recurrent = len(recurrent_dots)
-    structure = jax.tree.structure(carry_dot)
     sources = derivative.leaf_sources
     recurrent_dots = _add(recurrent_dots, sources[:num_recurrent])
     carry = jax.tree.map(lambda c: c[0], point.carry)
@@ -220,9 +219,8 @@ def _loop_over_coefficients(
         coefficients, inner_sources, recurrent_dots, carry_sources = at_step
         arrays = _recur_dot(loop, point.params, carry, carry_dot, recurrent_dots)
         arrays += _plus(jax.tree.leaves(carry_dot), carry_sources)
-        results = derivative.apply(coefficients, inner_sources, arrays)
-        next_dot = jax.tree.unflatten(structure, results[: structure.num_leaves])
-        return next_dot, results[-1] if loop.collect else None
+        next_dot, outputs_dot = derivative.apply(coefficients, inner_sources, arrays)
+        return next_dot, outputs_dot if loop.collect else None
 
     return loop.scan(
         step,

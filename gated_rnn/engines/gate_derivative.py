@@ -41,6 +41,7 @@ class GateDerivative:
     _leaves: list[Node]
     _inner: list[Node]
     _outputs: list[Node]
+    _structure: Any
 
     @property
     def num_coefficients(self) -> int:
@@ -52,8 +53,8 @@ class GateDerivative:
         coefficients: list[list[jax.Array | None]],
         sources: list[jax.Array | None],
         arrays: list[jax.Array],
-    ) -> list[jax.Array]:
-        """Return the tangents of one step.
+    ) -> Any:
+        """Return the tangents of one step, in the structure of the gate's results.
 
         Args:
             coefficients: Those of the step, `[*batch, N]`.
@@ -78,7 +79,8 @@ class GateDerivative:
                 term = term if factor is None else term * factor
                 total = term if total is None else total + term
             tangents[id(node)] = total
-        return [tangents[id(output)] for output in self._outputs]
+        results = [tangents[id(output)] for output in self._outputs]
+        return jax.tree.unflatten(self._structure, results)
 
 
 def derive_gate(
@@ -110,7 +112,7 @@ def derive_gate(
         return gate(*jax.tree.unflatten(structure, filled))
 
     primals = [leaves[k] for k in inexact]
-    _, tangent = jax.linearize(of_inexact, *primals)
+    results, tangent = jax.linearize(of_inexact, *primals)
     program = jax.make_jaxpr(lambda *dots: tangent(*dots))(*primals)
     arguments: list[Any] = []
     for k in inexact:
@@ -142,6 +144,7 @@ def derive_gate(
         _leaves=loop_leaves,
         _inner=inner,
         _outputs=outputs,
+        _structure=jax.tree.structure(results),
     )
 
 
