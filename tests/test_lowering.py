@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from jax import export
 
-from gated_rnn import Scan, unroll
+from gated_rnn import FusedScan, Scan, unroll
 from tests import cases
-from tests.cases import B, F
+from tests.cases import B, F, T
 
 pytestmark = pytest.mark.usefixtures("strict_promotion")
 
@@ -28,6 +28,9 @@ NUM_GATES = {"lstm": 4, "gru": 3, "gru_reset_before": 3}
 TOLERANCES = {"float32": cases.FLOAT32, "bfloat16": 3e-2}
 
 each_cell = pytest.mark.parametrize("cell_id", CELLS)
+each_engine = pytest.mark.parametrize(
+    "engine", [Scan(), FusedScan()], ids=["scan", "fused"]
+)
 each_dtype = pytest.mark.parametrize("dtype", TOLERANCES)
 
 
@@ -38,7 +41,7 @@ def make_arguments(cell_id, dtype, in_features=F):
     return jax.tree.flatten((cases.cast(problem.arrays, dtype), flags))
 
 
-def make_forward(cell_id, structure):
+def make_forward(cell_id, structure, engine=Scan()):  # noqa: B008 - frozen
     """Return unroll as a function of one flat list of arrays."""
 
     def forward(leaves):
@@ -52,16 +55,16 @@ def make_forward(cell_id, structure):
             reset_carry=reset_carry,
             mask=mask,
             resets=resets,
-            engine=Scan(),
+            engine=engine,
         )
         return [*jax.tree.leaves(carry), outputs]
 
     return forward
 
 
-def make_gradient(cell_id, structure):
+def make_gradient(cell_id, structure, engine=Scan()):  # noqa: B008 - frozen
     """Return the results of unroll and the gradient of their sum by every float."""
-    forward = make_forward(cell_id, structure)
+    forward = make_forward(cell_id, structure, engine)
 
     def loss(floats, flags):
         results = forward([*floats, *flags])
@@ -76,39 +79,41 @@ def make_gradient(cell_id, structure):
 
 
 @functools.cache
-def run_directly(cell_id, dtype):
+def run_directly(cell_id, dtype, engine=Scan()):  # noqa: B008 - frozen
     leaves, structure = make_arguments(cell_id, dtype)
-    return cases.quick_jit(make_gradient(cell_id, structure))(leaves)
+    return cases.quick_jit(make_gradient(cell_id, structure, engine))(leaves)
 
 
 # Export
 
 
+@each_engine
 @each_dtype
 @each_cell
-def test_unroll_and_its_gradient_are_lowered_for_every_platform(cell_id, dtype):
+def test_unroll_and_its_gradient_are_lowered_for_every_platform(cell_id, dtype, engine):
     leaves, structure = make_arguments(cell_id, dtype)
-    program = jax.jit(make_gradient(cell_id, structure))
+    program = jax.jit(make_gradient(cell_id, structure, engine))
     exported = export.export(program, platforms=PLATFORMS)(leaves)
     assert exported.platforms == PLATFORMS
     assert not exported.ordered_effects
     assert not exported.unordered_effects
     results, gradient = cases.quick_jit(exported.call)(leaves)
-    expected = run_directly(cell_id, dtype)
+    expected = run_directly(cell_id, dtype, engine)
     cases.assert_close((results, gradient), expected, TOLERANCES[dtype])
     assert all(np.any(np.asarray(leaf, np.float32)) for leaf in (*results, *gradient))
     assert {str(leaf.dtype) for leaf in (*results, *gradient)} == {dtype}
 
 
+@each_engine
 @each_cell
-def test_exported_program_takes_a_batch_of_any_size(cell_id):
+def test_exported_program_takes_a_batch_of_any_size(cell_id, engine):
     leaves, structure = make_arguments(cell_id, "float32")
     (size,) = export.symbolic_shape("batch_size")
     shapes = [
         jax.ShapeDtypeStruct([size if n == B else n for n in leaf.shape], leaf.dtype)
         for leaf in leaves
     ]
-    program = jax.jit(make_forward(cell_id, structure))
+    program = jax.jit(make_forward(cell_id, structure, engine))
     exported = export.export(program, platforms=PLATFORMS)(shapes)
     rows = 4
     fewer = [
@@ -121,6 +126,22 @@ def test_exported_program_takes_a_batch_of_any_size(cell_id):
     cases.assert_close(outputs, all_outputs[:, :rows], cases.FLOAT32, "outputs")
     expected = [leaf[:rows] for leaf in all_carries]
     cases.assert_close(carry, expected, cases.FLOAT32, "carry")
+
+
+@each_engine
+@each_cell
+def test_exported_gradient_takes_any_number_of_steps(cell_id, engine):
+    leaves, structure = make_arguments(cell_id, "float32")
+    (size,) = export.symbolic_shape("num_steps")
+    shapes = [
+        jax.ShapeDtypeStruct([size if n == T else n for n in leaf.shape], leaf.dtype)
+        for leaf in leaves
+    ]
+    program = jax.jit(make_gradient(cell_id, structure, engine))
+    exported = export.export(program, platforms=("cpu",))(shapes)
+    results, gradient = cases.quick_jit(exported.call)(leaves)
+    expected = run_directly(cell_id, "float32", engine)
+    cases.assert_close((results, gradient), expected, cases.FLOAT32)
 
 
 # Structure

@@ -23,6 +23,8 @@ def split_chunks(sequences: Any, chunk_size: int) -> list[Any]:
         chunks, and what is left of the last one.
     """
     num_steps = jax.tree.leaves(sequences)[0].shape[0]
+    if chunk_size == num_steps:  # also where the number is a symbol
+        return [jax.tree.map(lambda x: x[None], sequences)]
     size = min(chunk_size, num_steps)
     whole = num_steps - num_steps % size
 

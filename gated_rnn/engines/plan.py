@@ -108,15 +108,18 @@ def _plan(cell: Cell, step: _Step, num_steps: int, chunk_size: int | None) -> Pl
     if chunk_size is not None and chunk_size >= num_steps:
         chunk_size = None
     steps = num_steps if chunk_size is None else chunk_size
+    block_size = steps
     per_step = max(1, ARRAYS_OF_A_BLOCK * _num_bytes(step.projected))
-    block_size = max(SHORTEST_BLOCK, BLOCK_BYTES // per_step)
-    block_size = even_size(steps, block_size) if steps > 2 * block_size else steps
+    longest = max(SHORTEST_BLOCK, BLOCK_BYTES // per_step)
+    # A program exported for any number of steps is one block.
+    if isinstance(steps, int) and steps > 2 * longest:
+        block_size = even_size(steps, longest)
     features = max(leaf.shape[-1] for leaf in jax.tree.leaves(step.carry))
     keep_recurrent = features >= KEEP_RECURRENT_FROM
     carry = _num_bytes(step.carry)
     kept = carry + keep_recurrent * _num_bytes(step.recurrent)
     predicted = block_size * _bytes_of_block_step(cell, step)
-    if block_size < steps:
+    if block_size != steps:
         predicted += steps * kept
     if chunk_size is not None:
         predicted += -(-num_steps // chunk_size) * carry
@@ -170,6 +173,9 @@ def _step(cell: Cell, params: Params, inputs: Any, carry: Carry) -> _Step:
 
 
 def _num_bytes(tree: Any) -> int:
+    """Return the bytes of all arrays; an axis of symbolic size counts as one."""
     return sum(
-        math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
+        math.prod(size for size in leaf.shape if isinstance(size, int))
+        * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
     )
