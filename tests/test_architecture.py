@@ -152,7 +152,7 @@ def test_rules_see_what_they_are_meant_to_see():
     # The parser above against imports that are known to exist.
     assert own_imports("gated_rnn.unrolling") >= {
         "gated_rnn.arithmetic",
-        "gated_rnn.engines.scan",
+        "gated_rnn.engines.fused",
         "gated_rnn.types",
     }
     assert "optax" in imports_of("gated_rnn.training.optimizer")

@@ -31,6 +31,7 @@ from gated_rnn.types import (
     invalid,
     params_dtype,
 )
+from gated_rnn.wrapping import WrappedCell
 
 __all__ = ["FusedScan"]
 
@@ -99,7 +100,8 @@ class FusedScan:
             batch_shape = jax.tree.leaves(inputs)[0].shape[1:-1]
             dtype = params_dtype(params)
             carry = jax.eval_shape(lambda: cell.init_carry(batch_shape, dtype))
-        shapes = (jax.eval_shape(self._cast, params), inputs, carry)
+        cast = functools.partial(self._cast, cell)
+        shapes = (jax.eval_shape(cast, params), inputs, carry)
         if self.memory_budget is None:
             return make_plan(cell, *shapes, self.chunk_size)
         return fit_plan(cell, *shapes, self.memory_budget)
@@ -168,7 +170,7 @@ class FusedScan:
         if jax.tree.leaves(inputs)[0].shape[0] == 0:
             return Scan()(cell, params, inputs, carry, reverse=reverse, collect=collect)
         plan = self.plan(cell, params, inputs, carry)
-        params = self._cast(params)
+        params = self._cast(cell, params)
         loop = Loop(cell, plan, reverse, collect, self.unroll, self.precision)
         if plan.chunk_size is None:
             return _run(loop, params, inputs, carry)
@@ -181,10 +183,15 @@ class FusedScan:
         carry, outputs = scan_chunks(checkpointed, carry, parts, reverse)
         return carry, join_chunks(outputs)
 
-    def _cast(self, params: Params) -> Params:
-        """Return the parameters with kernels in the dtype of the matmuls."""
+    def _cast(self, cell: Cell, params: Params) -> Params:
+        """Return the parameters with the kernels in the dtype of the matmuls."""
         if self.compute_dtype is None:
             return params
+        if isinstance(cell, WrappedCell):
+            # What a wrapper adds is no kernel, whatever its shape.
+            if not hasattr(params, "cell"):
+                return self._cast(cell.cell, params)
+            return params._replace(cell=self._cast(cell.cell, params.cell))
         return jax.tree.map(
             lambda p: p.astype(self.compute_dtype) if jnp.ndim(p) > 1 else p, params
         )
