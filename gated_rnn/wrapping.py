@@ -1,4 +1,4 @@
-"""A cell around a cell: what a run adds to any cell, for any engine (layer 1)."""
+"""A cell around a cell: what a run adds to any cell, for any engine (layer 0)."""
 
 from dataclasses import dataclass
 from typing import Any

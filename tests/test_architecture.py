@@ -28,7 +28,7 @@ LAYERS = {
     "statistics": 0,
     "cells": 1,
     "engines": 1,
-    "wrapping": 1,
+    "wrapping": 0,
     "unrolling": 2,
     "networks": 3,
     "explanation": 3,
