@@ -53,6 +53,13 @@ class Loop:
         """Return the outputs of all blocks, or None."""
         return join_chunks(parts) if self.collect else None
 
+    def outputs_of(self, kept: list["Kept"]) -> Any:
+        """Return the outputs of all blocks, or None."""
+        leaf = self.plan.output_leaf
+        if leaf is None:
+            return self.join([part.outputs for part in kept])
+        return self.join([jax.tree.leaves(part.carries)[leaf] for part in kept])
+
     def matmul_precision(self) -> Any:
         """Return the context in which matmuls are to be traced."""
         if self.precision is None:
@@ -67,7 +74,7 @@ class Kept(NamedTuple):
         entering: The carry that enters the block.
         carries: The carry that leaves each step.
         recurrent: What each step's `recur` returned, or None: computed again.
-        outputs: The outputs, or None.
+        outputs: The outputs, or None: not collected, or a part of the carries.
     """
 
     entering: Carry
@@ -95,7 +102,6 @@ def run_block_and_keep(
 ) -> tuple[Carry, Kept]:
     """Run a block and keep what its tangent needs."""
     cell, plan = loop.cell, loop.plan
-    # An output that is a part of the carry is stored once.
     store_outputs = loop.collect and plan.output_leaf is None
 
     def step(carry: Carry, projected: Any) -> tuple[Carry, Any]:
@@ -107,8 +113,6 @@ def run_block_and_keep(
     final, (carries, recurrent, outputs) = loop.scan(
         step, carry, cell.project(params, inputs)
     )
-    if loop.collect and plan.output_leaf is not None:
-        outputs = jax.tree.leaves(carries)[plan.output_leaf]
     return final, Kept(carry, carries, recurrent, outputs)
 
 

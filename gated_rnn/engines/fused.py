@@ -252,5 +252,4 @@ def _run_jvp(loop: Loop, primals: tuple[Any, ...], tangents: tuple[Any, ...]) ->
             loop.blocks_of(inputs, inputs_dots, kept),
             loop.reverse,
         )
-    outputs = loop.join([part.outputs for part in kept])
-    return (final, outputs), (final_dot, loop.join(outputs_dot))
+    return (final, loop.outputs_of(kept)), (final_dot, loop.join(outputs_dot))
