@@ -83,7 +83,13 @@ class FusedScan:
         return None
 
     def plan(
-        self, cell: Cell, params: Params, inputs: Any, carry: Carry | None = None
+        self,
+        cell: Cell,
+        params: Params,
+        inputs: Any,
+        carry: Carry | None = None,
+        *,
+        collect: bool = True,
     ) -> Plan:
         """Return how a run will be cut in time, and the bytes a gradient will take.
 
@@ -92,6 +98,7 @@ class FusedScan:
             params: Its parameters, or their shapes.
             inputs: `[T, *batch, F]`, T at least 1, or its shape.
             carry: The initial carry, or its shape. None: that of `cell.init_carry`.
+            collect: Whether the outputs are returned.
 
         Raises:
             ValueError: If no chunk size fits `memory_budget`.
@@ -103,11 +110,17 @@ class FusedScan:
         cast = functools.partial(self._cast, cell)
         shapes = (jax.eval_shape(cast, params), inputs, carry)
         if self.memory_budget is None:
-            return make_plan(cell, *shapes, self.chunk_size)
-        return fit_plan(cell, *shapes, self.memory_budget)
+            return make_plan(cell, *shapes, collect, self.chunk_size)
+        return fit_plan(cell, *shapes, collect, self.memory_budget)
 
     def predict_memory(
-        self, cell: Cell, params: Params, inputs: Any, carry: Carry | None = None
+        self,
+        cell: Cell,
+        params: Params,
+        inputs: Any,
+        carry: Carry | None = None,
+        *,
+        collect: bool = True,
     ) -> int:
         """Return the bytes that a gradient by the parameters will take.
 
@@ -120,6 +133,7 @@ class FusedScan:
             params: See there.
             inputs: See there.
             carry: See there.
+            collect: See there.
 
         Examples:
             >>> from gated_rnn import LSTM
@@ -129,15 +143,21 @@ class FusedScan:
             >>> whole = FusedScan().predict_memory(cell, params, inputs)
             >>> cut = FusedScan(chunk_size=200).predict_memory(cell, params, inputs)
             >>> whole // 2**20, cut // 2**20
-            (105, 11)
+            (56, 11)
         """
-        return self.plan(cell, params, inputs, carry).num_bytes
+        return self.plan(cell, params, inputs, carry, collect=collect).num_bytes
 
     def describe(
-        self, cell: Cell, params: Params, inputs: Any, carry: Carry | None = None
+        self,
+        cell: Cell,
+        params: Params,
+        inputs: Any,
+        carry: Carry | None = None,
+        *,
+        collect: bool = True,
     ) -> str:
         """Return in words how a run will be cut in time; see `gated_rnn.explain`."""
-        plan = self.plan(cell, params, inputs, carry)
+        plan = self.plan(cell, params, inputs, carry, collect=collect)
         if plan.elementwise:
             gate = "the gate is elementwise: derived in bulk, a few products a step"
         else:
@@ -169,7 +189,7 @@ class FusedScan:
         """
         if jax.tree.leaves(inputs)[0].shape[0] == 0:
             return Scan()(cell, params, inputs, carry, reverse=reverse, collect=collect)
-        plan = self.plan(cell, params, inputs, carry)
+        plan = self.plan(cell, params, inputs, carry, collect=collect)
         params = self._cast(cell, params)
         loop = Loop(cell, plan, reverse, collect, self.unroll, self.precision)
         if plan.chunk_size is None:

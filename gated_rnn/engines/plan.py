@@ -59,15 +59,26 @@ class _Step(NamedTuple):
 
 
 def make_plan(
-    cell: Cell, params: Params, inputs: Any, carry: Carry, chunk_size: int | None
+    cell: Cell,
+    params: Params,
+    inputs: Any,
+    carry: Carry,
+    collect: bool,
+    chunk_size: int | None,
 ) -> Plan:
     """Return the plan of a run over inputs of at least one step, by their shapes."""
     num_steps = jax.tree.leaves(inputs)[0].shape[0]
-    return _plan(cell, _step(cell, params, inputs, carry), num_steps, chunk_size)
+    step = _step(cell, params, inputs, carry)
+    return _plan(cell, step, num_steps, collect, chunk_size)
 
 
 def fit_plan(
-    cell: Cell, params: Params, inputs: Any, carry: Carry, memory_budget: int
+    cell: Cell,
+    params: Params,
+    inputs: Any,
+    carry: Carry,
+    collect: bool,
+    memory_budget: int,
 ) -> Plan:
     """Return the plan with the longest chunks whose prediction fits a budget.
 
@@ -76,7 +87,7 @@ def fit_plan(
     """
     num_steps = jax.tree.leaves(inputs)[0].shape[0]
     step = _step(cell, params, inputs, carry)
-    plans = [_plan(cell, step, num_steps, size) for size in _sizes(num_steps)]
+    plans = [_plan(cell, step, num_steps, collect, size) for size in _sizes(num_steps)]
     for plan in plans:
         if plan.num_bytes <= memory_budget:
             return plan
@@ -104,7 +115,9 @@ def _sizes(num_steps: int) -> Iterator[int | None]:
         size //= 2
 
 
-def _plan(cell: Cell, step: _Step, num_steps: int, chunk_size: int | None) -> Plan:
+def _plan(
+    cell: Cell, step: _Step, num_steps: int, collect: bool, chunk_size: int | None
+) -> Plan:
     if chunk_size is not None and chunk_size >= num_steps:
         chunk_size = None
     steps = num_steps if chunk_size is None else chunk_size
@@ -118,6 +131,8 @@ def _plan(cell: Cell, step: _Step, num_steps: int, chunk_size: int | None) -> Pl
     keep_recurrent = features >= KEEP_RECURRENT_FROM
     carry = _num_bytes(step.carry)
     kept = carry + keep_recurrent * _num_bytes(step.recurrent)
+    if collect and chunk_size is None and step.output_leaf is not None:
+        kept -= _num_bytes(step.outputs)  # they are outputs of the program already
     predicted = block_size * _bytes_of_block_step(cell, step)
     if block_size != steps:
         predicted += steps * kept
