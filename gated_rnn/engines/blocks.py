@@ -73,12 +73,14 @@ class Kept(NamedTuple):
     Attributes:
         entering: The carry that enters the block.
         carries: The carry that leaves each step.
+        projected: What `project` returned, or None: computed again.
         recurrent: What each step's `recur` returned, or None: computed again.
         outputs: The outputs, or None: not collected, or a part of the carries.
     """
 
     entering: Carry
     carries: Carry
+    projected: Any
     recurrent: Any
     outputs: Any
 
@@ -110,10 +112,10 @@ def run_block_and_keep(
         kept = recurrent if plan.keep_recurrent else None
         return carry, (carry, kept, outputs if store_outputs else None)
 
-    final, (carries, recurrent, outputs) = loop.scan(
-        step, carry, cell.project(params, inputs)
-    )
-    return final, Kept(carry, carries, recurrent, outputs)
+    projected = cell.project(params, inputs)
+    final, (carries, recurrent, outputs) = loop.scan(step, carry, projected)
+    kept = projected if plan.keep_projected else None
+    return final, Kept(carry, carries, kept, recurrent, outputs)
 
 
 def tangent_of_block(
@@ -137,6 +139,8 @@ def tangent_of_block(
     recurrent, recurrent_dot = jvp_of_some(
         lambda params: cell.recur(params, before), (params,), params_dots
     )
+    if kept.projected is not None:
+        projected = kept.projected
     if kept.recurrent is not None:
         recurrent = kept.recurrent
     known_dots = [*params_dots, *_dots_like(projected, projected_dot)]

@@ -220,8 +220,10 @@ class FusedScan:
 def _what_is_kept(plan: Plan) -> str:
     if plan.chunk_size is not None:
         return f"one carry per chunk of {plan.chunk_size} steps, which run again"
-    recurrent = " and the recurrent matmul" if plan.keep_recurrent else ""
-    return f"the carry{recurrent} of every step"
+    kept = ["the carry"]
+    kept += ["the projected inputs"] * plan.keep_projected
+    kept += ["the recurrent matmul"] * plan.keep_recurrent
+    return f"{', '.join(kept)} of every step"
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

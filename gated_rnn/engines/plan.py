@@ -10,11 +10,16 @@ from gated_rnn.types import Carry, Cell, Params, invalid
 
 __all__ = ["Plan", "even_size", "fit_plan", "make_plan"]
 
-# A block's arrays should stay in the last cache; shorter loops do not pay.
+# A block's arrays should stay in the last cache. Shorter loops do not pay, unless they
+# save allotting arrays so large that the system hands out fresh pages for them.
 BLOCK_BYTES = 6 * 2**20
 SHORTEST_BLOCK = 64
+LARGE_BYTES = 64 * 2**20
+SHORTEST_LARGE_BLOCK = 16
 # From this many features a recurrent matmul costs more than keeping its result.
 KEEP_RECURRENT_FROM = 48
+# The same for input features and the projection, where there are several blocks.
+KEEP_PROJECTED_FROM = 48
 # Arrays of a block while it is derived, in multiples of what `project` returns.
 ARRAYS_OF_A_BLOCK = 4
 # The same for the prediction, counted in the compiler's buffers: for each array that
@@ -31,6 +36,7 @@ class Plan(NamedTuple):
         num_steps: T.
         chunk_size: Steps per recomputed chunk, or None.
         block_size: Steps whose derivative is computed at once.
+        keep_projected: Whether what `project` returns is kept for the backward pass.
         keep_recurrent: Whether what `recur` returns is kept for the backward pass.
         elementwise: Whether the gate says that it is elementwise.
         output_leaf: Which leaf of the carry the outputs are, or None.
@@ -41,6 +47,7 @@ class Plan(NamedTuple):
     num_steps: int
     chunk_size: int | None
     block_size: int
+    keep_projected: bool
     keep_recurrent: bool
     elementwise: bool
     output_leaf: int | None
@@ -123,14 +130,18 @@ def _plan(
     steps = num_steps if chunk_size is None else chunk_size
     block_size = steps
     per_step = max(1, ARRAYS_OF_A_BLOCK * _num_bytes(step.projected))
-    longest = max(SHORTEST_BLOCK, BLOCK_BYTES // per_step)
+    large = SHORTEST_BLOCK * per_step > LARGE_BYTES
+    shortest = SHORTEST_LARGE_BLOCK if large else SHORTEST_BLOCK
+    longest = max(shortest, BLOCK_BYTES // per_step)
     # A program exported for any number of steps is one block.
     if isinstance(steps, int) and steps > 2 * longest:
         block_size = even_size(steps, longest)
     features = max(leaf.shape[-1] for leaf in jax.tree.leaves(step.carry))
     keep_recurrent = features >= KEEP_RECURRENT_FROM
+    keep_projected = block_size != steps and _features(step) >= KEEP_PROJECTED_FROM
     carry = _num_bytes(step.carry)
-    kept = carry + keep_recurrent * _num_bytes(step.recurrent)
+    kept = carry + keep_projected * _num_bytes(step.projected)
+    kept += keep_recurrent * _num_bytes(step.recurrent)
     if collect and chunk_size is None and step.output_leaf is not None:
         kept -= _num_bytes(step.outputs)  # they are outputs of the program already
     predicted = block_size * _bytes_of_block_step(cell, step)
@@ -145,6 +156,7 @@ def _plan(
         num_steps=num_steps,
         chunk_size=chunk_size,
         block_size=block_size,
+        keep_projected=keep_projected,
         keep_recurrent=keep_recurrent,
         elementwise=cell.pointwise,
         output_leaf=step.output_leaf,
