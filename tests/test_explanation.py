@@ -10,9 +10,10 @@ from tests import cases
 from tests.cases import B, F, H
 
 
-def shapes_of(cell, num_steps):
-    params = jax.eval_shape(lambda key: cell.init(key, F), jax.random.key(0))
-    return cell, params, jax.ShapeDtypeStruct((num_steps, B, F), jnp.float32)
+def shapes_of(cell, num_steps, in_features=F):
+    params = jax.eval_shape(lambda key: cell.init(key, in_features), jax.random.key(0))
+    inputs = jax.ShapeDtypeStruct((num_steps, B, in_features), jnp.float32)
+    return cell, params, inputs
 
 
 @cases.each_running_pair
@@ -76,12 +77,16 @@ def test_whether_the_gate_is_elementwise_is_told(cell_id):
 
 
 @pytest.mark.parametrize(
-    ("features", "kept"),
-    [(40, "the carry of every step"), (64, "the carry and the recurrent matmul")],
+    ("features", "in_features", "kept"),
+    [
+        (40, F, "the carry"),
+        (64, F, "the carry, the recurrent matmul"),
+        (40, 64, "the carry, the projected inputs"),
+    ],
 )
-def test_what_is_kept_is_told(features, kept):
-    text = explain(FusedScan(), *shapes_of(LSTM(features), 9))
-    assert f"kept for the gradient: {kept}" in text
+def test_what_is_kept_is_told(features, in_features, kept):
+    text = explain(FusedScan(), *shapes_of(LSTM(features), 12_000, in_features))
+    assert f"kept for the gradient: {kept} of every step" in text
 
 
 def test_engine_without_a_plan_is_named_alone():

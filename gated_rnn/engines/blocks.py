@@ -221,10 +221,10 @@ def _loop_over_coefficients(
     num_recurrent = len(recurrent_dots)
     sources = derivative.leaf_sources
     recurrent_dots = _add(recurrent_dots, sources[:num_recurrent])
-    carry = jax.tree.map(lambda c: c[0], point.carry)
 
     def step(carry_dot: Carry, at_step: Any) -> tuple[Carry, Any]:
-        coefficients, inner_sources, recurrent_dots, carry_sources = at_step
+        # The carry is read only where `recur` is not linear in it.
+        carry, coefficients, inner_sources, recurrent_dots, carry_sources = at_step
         arrays = _recur_dot(loop, point.params, carry, carry_dot, recurrent_dots)
         arrays += _plus(jax.tree.leaves(carry_dot), carry_sources)
         next_dot, outputs_dot = derivative.apply(coefficients, inner_sources, arrays)
@@ -234,6 +234,7 @@ def _loop_over_coefficients(
         step,
         carry_dot,
         (
+            point.carry,
             derivative.coefficients,
             derivative.sources,
             recurrent_dots,

@@ -148,8 +148,20 @@ def derive_gate(
     )
 
 
-def _read(jaxpr: Jaxpr, consts: Iterable[Any], arguments: list[Any]) -> list[Any]:
-    """Run a tangent program where a tangent of the loop is a node, not an array."""
+def _read(
+    jaxpr: Jaxpr,
+    consts: Iterable[Any],
+    arguments: list[Any],
+    shared: Sequence[bool] = (),
+) -> list[Any]:
+    """Run a tangent program where a tangent of the loop is a node, not an array.
+
+    Args:
+        jaxpr: The program.
+        consts: What it closes over.
+        arguments: Arrays and nodes.
+        shared: Whether an argument is used outside of this program too.
+    """
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
     values.update(zip(jaxpr.invars, arguments, strict=True))
     uses = Counter(
@@ -159,6 +171,8 @@ def _read(jaxpr: Jaxpr, consts: Iterable[Any], arguments: list[Any]) -> list[Any
         if not isinstance(v, Literal)
     )
 
+    uses.update(v for v, also in zip(jaxpr.invars, shared, strict=False) if also)
+
     def value_of(variable: Any) -> Any:
         return variable.val if isinstance(variable, Literal) else values[variable]
 
@@ -167,7 +181,8 @@ def _read(jaxpr: Jaxpr, consts: Iterable[Any], arguments: list[Any]) -> list[Any
         once = [not isinstance(v, Literal) and uses[v] == 1 for v in equation.invars]
         if equation.primitive.name in ("jit", "pjit"):
             inner = equation.params["jaxpr"]
-            results = _read(inner.jaxpr, inner.consts, inputs)
+            also = [not alone for alone in once]
+            results = _read(inner.jaxpr, inner.consts, inputs, also)
         elif any(isinstance(x, Node) for x in inputs):
             results = _link(equation, inputs, once)
         else:
@@ -175,7 +190,13 @@ def _read(jaxpr: Jaxpr, consts: Iterable[Any], arguments: list[Any]) -> list[Any
             if not equation.primitive.multiple_results:
                 results = [results]
         values.update(zip(equation.outvars, results, strict=True))
-    return [value_of(v) for v in jaxpr.outvars]
+    return [
+        # A leaf that is used elsewhere too leaves as a copy, which takes no source.
+        Node(value.shape, value.dtype, [(value, None)])
+        if isinstance(value, Node) and value.is_leaf and uses[v] > 1
+        else value
+        for v, value in ((v, value_of(v)) for v in jaxpr.outvars)
+    ]
 
 
 def _link(equation: Any, inputs: list[Any], once: list[bool]) -> list[Node]:
@@ -187,7 +208,7 @@ def _link(equation: Any, inputs: list[Any], once: list[bool]) -> list[Node]:
         return [Node(aval.shape, aval.dtype, list(links), source)]
 
     if name in ("convert_element_type", "copy", "name"):
-        same = inputs[0].dtype == aval.dtype
+        same = inputs[0].dtype == aval.dtype and once[0]
         return [inputs[0]] if same else node((inputs[0], None))
     if name == "neg":
         return node((inputs[0], -1.0))

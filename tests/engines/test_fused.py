@@ -25,7 +25,7 @@ CELL_IDS = ("lstm", "gru", "gru_reset_before", "projected_lstm", "peephole_lstm"
 BFLOAT16 = 5e-2
 
 
-# (num_steps, block_size, keep_recurrent, reverse)
+# (num_steps, block_size, keep the recurrent matmul and the projection, reverse)
 CUTS = {
     "even-kept-reverse": (8, 2, True, True),
     "even-recomputed-forward": (8, 2, False, False),
@@ -37,15 +37,16 @@ CUTS = {
 @pytest.fixture
 def cut(request, monkeypatch):
     """Make blocks of a few steps; return T and the direction."""
-    num_steps, block_size, keep_recurrent, reverse = CUTS[request.param]
+    num_steps, block_size, keep, reverse = CUTS[request.param]
     monkeypatch.setattr(plan, "BLOCK_BYTES", 1)
     monkeypatch.setattr(plan, "SHORTEST_BLOCK", 3)
-    monkeypatch.setattr(plan, "KEEP_RECURRENT_FROM", 1 if keep_recurrent else 1000)
-    monkeypatch.setattr(plan, "KEEP_PROJECTED_FROM", 1 if keep_recurrent else 1000)
+    for name in ("KEEP_RECURRENT_FROM", "KEEP_PROJECTED_FROM"):
+        monkeypatch.setattr(plan, name, 1 if keep else 1000)
     problem = cases.make_problem("lstm", num_steps=num_steps)
     arrays = problem.params, problem.inputs, problem.carry
     made = FusedScan().plan(cases.CELLS["lstm"].cell, *arrays)
-    assert (made.block_size, made.keep_recurrent) == (block_size, keep_recurrent)
+    assert made.block_size == block_size
+    assert (made.keep_recurrent, made.keep_projected) == (keep, keep)
     return num_steps, reverse
 
 

@@ -171,7 +171,15 @@ def test_tangent_is_that_of_jvp(cell_id, wrapping):
 
 HALF = H // 2
 plus = jax.jit(lambda a, b: a + b)
+copied = jax.jit(lambda a: (jnp.copy(a), 2 * a))
+passed_on_twice = jax.jit(lambda a: (a, a, 2 * a))
+in_two = jax.jit(lambda a: (a, jnp.copy(a), 2 * a))
+passed_on = jax.jit(lambda a: (a, 2 * a))
 split = jax.jit(lambda a: jnp.split(a, [HALF], axis=-1))
+
+
+def twice(x, u, v, _):
+    return (u + x) * v
 
 
 def named(value):
@@ -205,6 +213,18 @@ ALIASED = {
     "compiled sum beside its term": lambda x, h: plus(h, x) * h,
     "two compiled sums": lambda x, h: plus(h, x) * plus(h, 2 * x),
     "sum of a named value beside it": lambda x, h: (named(h) + x) * h,
+    "sum of a copy beside it": lambda x, h: (jnp.copy(h) + x) * h,
+    "sum of a compiled copy beside it": lambda x, h: (copied(h)[0] + x) * h,
+    "sum of what is passed on beside it": lambda x, h: (passed_on(h)[0] + x) * h,
+    "sum of what is passed on twice": lambda x, h: (
+        (passed_on_twice(h)[0] + x) * passed_on_twice(h)[1]
+    ),
+    "sum of what came from one program twice": lambda x, h: twice(x, *in_two(h)),
+    "sum of a compiled sum": lambda x, h: (plus(h, h) + x) * h,
+    "pieces of a copy beside the whole": lambda x, h: (
+        *jnp.split(jnp.copy(h) + x, [HALF], -1),
+        h * x,
+    ),
     "pieces beside the whole": lambda x, h: (*jnp.split(h, [HALF], -1), h * x),
     "compiled pieces beside the whole": lambda x, h: (*split(h), h * x),
     "pieces of two sums": lambda x, h: (split(h + x), split(h + 2 * x)),
