@@ -164,13 +164,12 @@ def _read(
     """
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, consts, strict=True))
     values.update(zip(jaxpr.invars, arguments, strict=True))
-    uses = Counter(
+    uses: Counter[Any] = Counter(
         v
         for equation in (*jaxpr.eqns, jaxpr)
         for v in (equation.outvars if equation is jaxpr else equation.invars)
         if not isinstance(v, Literal)
     )
-
     uses.update(v for v, also in zip(jaxpr.invars, shared, strict=False) if also)
 
     def value_of(variable: Any) -> Any:
