@@ -87,8 +87,10 @@ def unroll_reduce(
     )
     num_steps = jax.tree.leaves(inputs)[0].shape[0]
     for leaf in jax.tree.leaves(aligned):
-        if leaf.shape[:1] != (num_steps,):
-            raise invalid("aligned", f"arrays of {num_steps} steps", leaf.shape)
+        if jnp.shape(leaf)[:1] != (num_steps,):
+            raise invalid(
+                "aligned", f"arrays of {num_steps} steps", f"shape {jnp.shape(leaf)}"
+            )
     if chunk_size is None:
         chunk_size = even_size(num_steps, 2 * max(1, math.isqrt(num_steps)))
     check_positive("chunk_size", chunk_size)

@@ -222,7 +222,7 @@ class Averages(InputGatedCell):
     carry_type = AveragesCarry
 
     def gate(self, params, projected, recurrent, carry):
-        q, s = jnp.split(projected.astype(carry.quick.dtype), 2, axis=-1)
+        q, s = (x.astype(carry.quick.dtype) for x in projected)
         quick = 0.3 * carry.quick + q
         slow = 0.9 * carry.slow - s
         return AveragesCarry(quick=quick, slow=slow), quick * slow + carry.quick
