@@ -138,12 +138,12 @@ class FusedScan:
         Examples:
             >>> from gated_rnn import LSTM
             >>> cell = LSTM(16)
-            >>> params = cell.init(jax.random.key(0), in_features=1)
-            >>> inputs = jax.ShapeDtypeStruct((20_000, 40, 1), jnp.float32)
+            >>> params = cell.init(jax.random.key(0), in_features=3)
+            >>> inputs = jax.ShapeDtypeStruct((20_000, 40, 3), jnp.float32)
             >>> whole = FusedScan().predict_memory(cell, params, inputs)
             >>> cut = FusedScan(chunk_size=200).predict_memory(cell, params, inputs)
             >>> whole // 2**20, cut // 2**20
-            (56, 11)
+            (54, 10)
         """
         return self.plan(cell, params, inputs, carry, collect=collect).num_bytes
 
@@ -158,12 +158,14 @@ class FusedScan:
     ) -> str:
         """Return in words how a run will be cut in time; see `gated_rnn.explain`."""
         plan = self.plan(cell, params, inputs, carry, collect=collect)
+        steps = f"{plan.num_steps} steps"
         if plan.elementwise:
+            steps += ", one recurrent matmul each"
             gate = "the gate is elementwise: derived in bulk, a few products a step"
         else:
             gate = "the gate is not elementwise: derived again in each step"
         lines = [
-            f"{plan.num_steps} steps, one recurrent matmul each; {gate}",
+            f"{steps}; {gate}",
             f"kept for the gradient: {_what_is_kept(plan)}",
             f"derivatives are computed for {plan.block_size} steps at once",
             f"a gradient takes about {plan.num_bytes / 2**20:.1f} MiB beyond the"

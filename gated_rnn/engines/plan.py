@@ -27,6 +27,9 @@ ARRAYS_OF_A_BLOCK = 4
 PER_RECURRENT, PER_OUTPUT = 3, 4
 # A gate that is not elementwise is derived step by step, with all it computes on hand.
 PER_ANY_GATE = 7
+# The XLA of jax 0.10.2 copies inputs of one feature to multiply by them, that of 0.12
+# does not; between them nothing was looked at.
+COPIES_SINGLE_FEATURES = jax.__version_info__ < (0, 11)
 
 
 class Plan(NamedTuple):
@@ -148,9 +151,10 @@ def _plan(
     if block_size != steps:
         predicted += steps * kept
     if chunk_size is not None:
+        if collect and block_size != steps:
+            predicted += steps * _num_bytes(step.outputs)  # the chunk's cotangents
         predicted += -(-num_steps // chunk_size) * carry
-    if _features(step) == 1:
-        # XLA copies inputs of one feature to multiply by them.
+    if _features(step) == 1 and COPIES_SINGLE_FEATURES:
         predicted += num_steps * _num_bytes(step.inputs)
     return Plan(
         num_steps=num_steps,
