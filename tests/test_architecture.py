@@ -47,7 +47,7 @@ ON_DEMAND = {"conversion", "flax", "statistics", "training"}
 
 LIBRARIES = {"chex", "jax", "numpy"}
 MORE_LIBRARIES = {
-    "conversion": {"equinox", "haiku", "keras", "tensorflow", "torch"},
+    "conversion": {"h5py", "safetensors"},
     "flax": {"flax"},
     "statistics": {"scipy"},
     "training": {"optax", "orbax"},
