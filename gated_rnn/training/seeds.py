@@ -97,16 +97,21 @@ def train_seeds(
     hyper: Any = None,
     updates_per_piece: int = 10,
     seed_block: int = 4,
+    vectorize: bool | None = None,
     on_piece: Callable[[Piece], object] | None = None,
     devices: Sequence[Device] | None = None,
 ) -> SeedResult:
-    """Train one network a seed, as many at a time as there are devices and lanes.
+    """Train one network a seed, a block of seeds at a time on every device.
 
     Seed i runs with the key `jax.random.fold_in(key, i)`. At fixed versions, machine
     and `seed_block` its bits do not depend on which other seeds run, their order and
     number, the number of devices, or `updates_per_piece`; a seed that diverges leaves
     the others as they are. Another `seed_block`, or `train`, agrees up to rounding,
     which training then amplifies.
+
+    The seeds of a block run side by side, by `jax.vmap`, which is what an accelerator
+    wants, or one after another within the compiled program, which on a CPU takes about
+    two thirds of the time and the scratch memory of one seed (docs/speed.md).
 
     All blocks make one piece before any makes the next, so progress covers all seeds.
     The state and the data set of every seed are in device memory during the whole run;
@@ -126,6 +131,8 @@ def train_seeds(
         updates_per_piece: How many updates run between two returns to the host.
         seed_block: How many seeds share a program, at least 2. The last block is
             filled up with repeats, which are trained and dropped.
+        vectorize: Whether the seeds of a block run side by side. None: on everything
+            but a CPU. The two agree up to rounding.
         on_piece: Called on the host with a `Piece` after every piece; it observes, and
             what it returns is ignored. Its time is not counted.
         devices: Where to run, block by block in turn. None: `jax.local_devices()`.
@@ -165,7 +172,7 @@ def train_seeds(
     fills = _fill_blocks(ids, hyper, seed_block)
     began = time.perf_counter()
     workers = [
-        _compile(device, program, key, *fills[0], updates_per_piece)
+        _compile(device, program, key, *fills[0], updates_per_piece, vectorize)
         for device in devices[: len(fills)]
     ]
     compiled = time.perf_counter()
@@ -247,7 +254,9 @@ def _start_seeds(
 
 
 @functools.partial(
-    jax.jit, static_argnames="updates_per_piece", donate_argnames="state"
+    jax.jit,
+    static_argnames=("updates_per_piece", "vectorize"),
+    donate_argnames="state",
 )
 def _advance_seeds(
     program: Any,
@@ -255,6 +264,7 @@ def _advance_seeds(
     inputs: RunInputs,
     count: jax.Array,
     updates_per_piece: int,
+    vectorize: bool,
 ) -> tuple[TrainState, Metrics]:
     """Make `count` updates, a traced number; curves `[seed_block, updates_per_piece]`.
 
@@ -262,24 +272,39 @@ def _advance_seeds(
     `updates_per_piece`, out of the kernels that compute the update.
     """
     problem, optimizer = _show_objects(program)
-    axes = (STATE_AXES, 0)
-    advance = functools.partial(advance_run, problem, optimizer)
-    update = jax.vmap(advance, in_axes=axes, out_axes=axes)
 
-    def body(
-        index: jax.Array, carry: tuple[TrainState, Metrics]
+    def advance_seed(
+        state: TrainState, inputs: RunInputs
     ) -> tuple[TrainState, Metrics]:
-        state, curves = carry
-        state, metrics = jax.lax.optimization_barrier(update(state, inputs))
-        curves = jax.tree.map(lambda c, m: c.at[:, index].set(m), curves, metrics)
-        return state, curves
+        def update(state: TrainState) -> tuple[TrainState, Metrics]:
+            return advance_run(problem, optimizer, state, inputs)
 
-    _, metrics = jax.eval_shape(update, state, inputs)
-    curves = jax.tree.map(
-        lambda m: jnp.zeros((m.shape[0], updates_per_piece, *m.shape[1:]), m.dtype),
-        metrics,
-    )
-    return jax.lax.fori_loop(0, count, body, (state, curves))
+        def body(
+            index: jax.Array, carry: tuple[TrainState, Metrics]
+        ) -> tuple[TrainState, Metrics]:
+            state, metrics = jax.lax.optimization_barrier(update(carry[0]))
+            curves = jax.tree.map(lambda c, m: c.at[index].set(m), carry[1], metrics)
+            return state, curves
+
+        _, metrics = jax.eval_shape(update, state)
+        curves = jax.tree.map(
+            lambda m: jnp.zeros((updates_per_piece, *m.shape), m.dtype), metrics
+        )
+        return jax.lax.fori_loop(0, count, body, (state, curves))
+
+    if vectorize:
+        axes = (STATE_AXES, 0)
+        return jax.vmap(advance_seed, in_axes=axes, out_axes=axes)(state, inputs)
+
+    def advance_in_turn(
+        seed: tuple[Params, optax.OptState, RunInputs],
+    ) -> tuple[TrainState, Metrics]:
+        params, opt_state, inputs = seed
+        return advance_seed(TrainState(params, opt_state, state.step), inputs)
+
+    seeds = (state.params, state.opt_state, inputs)
+    advanced, curves = jax.lax.map(advance_in_turn, seeds)
+    return advanced._replace(step=state.step + count), curves
 
 
 class _Worker(NamedTuple):
@@ -307,8 +332,10 @@ def _compile(
     ids: np.ndarray,
     hyper: Any,
     updates_per_piece: int,
+    vectorize: bool | None,
 ) -> _Worker:
     """Compile for a device, given the seeds of any block."""
+    vectorize = device.platform != "cpu" if vectorize is None else vectorize
     program, key, ids, hyper = jax.device_put((program, key, ids, hyper), device)
     home = jax.sharding.SingleDeviceSharding(device)
     state, inputs = jax.tree.map(
@@ -317,7 +344,12 @@ def _compile(
     )
     start = _start_seeds.lower(program, key, ids, hyper)
     advance = _advance_seeds.lower(
-        program, state, inputs, np.int32(0), updates_per_piece=updates_per_piece
+        program,
+        state,
+        inputs,
+        np.int32(0),
+        updates_per_piece=updates_per_piece,
+        vectorize=vectorize,
     )
     return _Worker(device, program, key, start.compile(), advance.compile())
 

@@ -45,7 +45,7 @@ import jax
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 from tests.training import test_seeds
-test_seeds.print_digests()
+test_seeds.print_digests(vectorize={vectorize})
 """
 
 
@@ -145,28 +145,36 @@ SAME_BITS = {
 }
 
 
-def print_digests():
+def print_digests(vectorize):
     """Print the digests of every run in the table; for a process with two devices."""
     devices = jax.devices()
     table = {}
     for claim, options in SAME_BITS.items():
         numbers = options.get("device_numbers", [0])
         rest = {name: options[name] for name in options if name != "device_numbers"}
-        result = run_echo(devices=[devices[number] for number in numbers], **rest)
+        used = [devices[number] for number in numbers]
+        result = run_echo(devices=used, vectorize=vectorize, **rest)
         table[claim] = digests(result)
     print(json.dumps({"devices": len(devices), "digests": table}))  # noqa: T201 (the test reads it)
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["vmap", "in_turn"])
+def vectorize(request):
+    """Whether the seeds of a block run side by side."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def nine():
+def nine(vectorize):
     """Nine seeds on the one device of this process."""
-    return run_echo(range(NUM_SEEDS))
+    return run_echo(range(NUM_SEEDS), vectorize=vectorize)
 
 
-def run_on_two_devices():
+def run_on_two_devices(vectorize):
     """Run `print_digests` in a process that has two devices; return what it printed."""
+    program = ON_TWO_DEVICES.format(vectorize=vectorize)
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", ON_TWO_DEVICES],
+        [sys.executable, "-W", "error", "-c", program],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -186,9 +194,9 @@ def only_row(result, seed_id):
 # Bits
 
 
-def test_bits_of_a_seed_do_not_depend_on_other_seeds_devices_or_pieces(nine):
+def test_bits_of_a_seed_do_not_depend_on_other_seeds_devices_or_pieces(nine, vectorize):
     # One test, so that workers of one test run do not each compile it all.
-    printed, expected = run_on_two_devices(), digests(nine)
+    printed, expected = run_on_two_devices(vectorize), digests(nine)
     assert printed["devices"] == 2
     for claim, options in SAME_BITS.items():
         actual = printed["digests"][claim]
@@ -207,17 +215,17 @@ def test_seeds_differ_and_some_are_clipped(nine):
     assert 0 < np.sum(norms > limits) < norms.size
 
 
-def test_seed_that_diverges_does_not_touch_the_bits_of_the_others(nine):
+def test_seed_that_diverges_does_not_touch_the_bits_of_the_others(nine, vectorize):
     hyper = make_hyper(range(NUM_SEEDS))
     hyper["size"][5] = np.nan
-    broken = run_echo(range(NUM_SEEDS), hyper=hyper)
+    broken = run_echo(range(NUM_SEEDS), hyper=hyper, vectorize=vectorize)
     finite = np.isfinite(broken.metrics["loss"]).all(axis=1)
     assert finite.tolist() == [seed_id != 5 for seed_id in range(NUM_SEEDS)]
     before, after = digests(nine), digests(broken)
     assert [i for i in before if before[i] != after[i]] == ["5"]
 
 
-def test_observer_that_writes_into_its_metrics_changes_no_bit(nine):
+def test_observer_that_writes_into_its_metrics_changes_no_bit(nine, vectorize):
     pieces = []
 
     def spoil(piece):
@@ -226,7 +234,8 @@ def test_observer_that_writes_into_its_metrics_changes_no_bit(nine):
             curve[...] = 0
         piece.metrics.clear()
 
-    assert digests(run_echo(range(NUM_SEEDS), on_piece=spoil)) == digests(nine)
+    told = run_echo(range(NUM_SEEDS), on_piece=spoil, vectorize=vectorize)
+    assert digests(told) == digests(nine)
     assert [piece.step for piece in pieces] == [3, 6, 7]
     assert {int(piece.num_updates) for piece in pieces} == {NUM_UPDATES}
     assert all(piece.seconds >= 0 for piece in pieces)
@@ -254,8 +263,10 @@ def train_echo():
 
 
 @pytest.mark.parametrize("seed_id", [8, 0, 5])
-def test_first_update_is_that_of_train_with_the_key_folded_in(seed_id, train_echo):
-    together = run_echo(SHUFFLED, num_updates=1)
+def test_first_update_is_that_of_train_with_the_key_folded_in(
+    seed_id, vectorize, train_echo
+):
+    together = run_echo(SHUFFLED, num_updates=1, vectorize=vectorize)
     hyper = jax.tree.map(lambda leaf: leaf[seed_id], make_hyper(range(NUM_SEEDS)))
     alone = train_echo(seed_id, hyper)
     run, expected = only_row(together, seed_id), tuple(alone)
@@ -487,6 +498,7 @@ def test_blocks_have_their_width_and_are_filled_up_with_repeats(
         optimizer=optax.sgd(0.1),
         hyper=ids,
         seed_block=seed_block,
+        vectorize=True,
         updates_per_piece=3,
     )
     jax.effects_barrier()
