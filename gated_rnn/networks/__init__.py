@@ -20,6 +20,7 @@ from gated_rnn.networks.generation import (
     read_prompt,
 )
 from gated_rnn.networks.network import Network
+from gated_rnn.networks.nonlinearity import Nonlinearity
 from gated_rnn.networks.recurrent import RNN, RNNCarry, RNNParams
 from gated_rnn.networks.reductions import LastStep, MaskedMean
 from gated_rnn.networks.stack import Stack, StackCarry
@@ -46,6 +47,7 @@ __all__ = [
     "LayerSummary",
     "MaskedMean",
     "Network",
+    "Nonlinearity",
     "RNNCarry",
     "RNNParams",
     "Stack",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gated_rnn.networks.network import Network
+from gated_rnn.networks.network import Network, reduces_time
 from gated_rnn.networks.recurrent import RNN
 from gated_rnn.types import Carry, Cell, DType, Params, Shape, invalid
 
@@ -81,6 +81,9 @@ class Bidirectional:
         if merge != "concat" and widths[0] != widths[1]:
             expected = f"as many features as forward has ({widths[0]}) to {merge} them"
             raise invalid("backward", expected, widths[1])
+        if reduces_time(first) != reduces_time(second):
+            expected = "one vector a sequence from both layers, or from none"
+            raise invalid("backward", expected, "from one")
         object.__setattr__(self, "forward", first)
         object.__setattr__(self, "backward", second)
         object.__setattr__(self, "merge", merge)
@@ -92,6 +95,11 @@ class Bidirectional:
         if forward is None or backward is None:
             raise invalid("forward", "a layer that states its features", self.forward)
         return forward + backward if self.merge == "concat" else forward
+
+    @property
+    def reduces_time(self) -> bool:
+        """Whether both layers make one vector of the sequence."""
+        return reduces_time(self.forward)
 
     def init(
         self, key: jax.Array, in_features: int, dtype: DType = jnp.float32

@@ -1,4 +1,4 @@
-"""From a sequence to one vector: its last real step, or the mean of them (layer 3).
+"""From a sequence to one vector: a real step at its end, or the mean (layer 3).
 
 Both see the steps of one call: a sequence given in pieces is reduced piece by piece.
 """
@@ -51,7 +51,11 @@ class LastStep(_Reduction):
     """The last real step of each row, `[*batch, F]`; zero for a row without one.
 
     Of a bidirectional layer's outputs the last step has seen the sequence forward, but
-    only itself backward: what both directions end with is in the layer's carry.
+    only itself backward. Give each direction its own: `Bidirectional(Stack(RNN(cell),
+    LastStep()), Stack(RNN(cell, reverse=True), LastStep(reverse=True)))`.
+
+    Attributes:
+        reverse: Return the first real step, where a layer that runs in reverse ends.
 
     Examples:
         >>> inputs = jnp.arange(6.0).reshape(3, 2, 1)
@@ -60,6 +64,8 @@ class LastStep(_Reduction):
         >>> outputs.tolist()
         [[4.0], [1.0]]
     """
+
+    reverse: bool = False
 
     def apply(
         self,
@@ -71,16 +77,19 @@ class LastStep(_Reduction):
         resets: jax.Array | None = None,
         key: jax.Array | None = None,
     ) -> tuple[tuple[()], jax.Array]:
-        """Return the last real step; carry, resets and key are not used."""
+        """Return that step; carry, resets and key are not used."""
         check_sequence("inputs", inputs)
         if mask is not None:
             check_flags("mask", mask, inputs.shape[:-1])
         if len(inputs) == 0:
             return (), jnp.zeros(inputs.shape[1:], inputs.dtype)
         if mask is None:
-            return (), inputs[-1]
-        last = len(inputs) - 1 - jnp.argmax(mask[::-1], axis=0)
-        taken = jnp.take_along_axis(inputs, last[None, ..., None], axis=0)[0]
+            return (), inputs[0 if self.reverse else -1]
+        if self.reverse:
+            index = jnp.argmax(mask, axis=0)
+        else:
+            index = len(inputs) - 1 - jnp.argmax(mask[::-1], axis=0)
+        taken = jnp.take_along_axis(inputs, index[None, ..., None], axis=0)[0]
         return (), where(mask.any(axis=0), taken, jnp.zeros_like(taken))
 
     def step(
@@ -92,7 +101,13 @@ class LastStep(_Reduction):
         reset: jax.Array | None = None,
         key: jax.Array | None = None,
     ) -> tuple[tuple[()], jax.Array]:
-        """Return the inputs: the last step so far."""
+        """Return the inputs: the last step so far.
+
+        Raises:
+            ValueError: With `reverse`: one step is not the first of the sequence.
+        """
+        if self.reverse:
+            raise invalid("layer", "one that runs forward", "LastStep(reverse=True)")
         return (), inputs
 
 
