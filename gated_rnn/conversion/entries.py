@@ -1,6 +1,7 @@
 """Reading named arrays of a format: one check for all of them (layer 4)."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 
 from gated_rnn.types import DType, invalid
 
-__all__ = ["Entries", "as_array", "flatten", "to_jax"]
+__all__ = ["Entries", "as_array", "flatten", "show_names", "to_jax"]
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 _SHOWN_NAMES = 12
@@ -41,8 +42,7 @@ def as_array(name: str, value: Any, dtype: DType | None = None) -> np.ndarray:
     except (AttributeError, TypeError, ValueError, RuntimeError):
         raise invalid(name, expected, f"a {type(value).__name__}") from None
     if array.dtype.name not in FLOATS:
-        got = f"dtype {array.dtype}" if hasattr(value, "dtype") else repr(type(value))
-        raise invalid(name, expected, got)
+        raise invalid(name, expected, f"dtype {array.dtype}")
     return array if dtype is None else array.astype(dtype)
 
 
@@ -50,8 +50,8 @@ def flatten(tree: Any, separator: str = "/") -> dict[str, Any]:
     """Return the leaves of nested mappings by their paths; None is no leaf.
 
     Examples:
-        >>> flatten({"cell": {"ii": {"kernel": 1}}, "layers": {0: None}})
-        {'cell/ii/kernel': 1}
+        >>> flatten({"cell": {"ii": {"kernel": 1.5}}, "layers": {0: None}})
+        {'cell/ii/kernel': 1.5}
     """
     flat: dict[str, Any] = {}
     for key, value in tree.items():
@@ -68,15 +68,31 @@ def to_jax(array: np.ndarray) -> jax.Array:
     return jnp.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))
 
 
+def show_names(names: Sequence[str]) -> str:
+    """Return the first few names in one line."""
+    shown = ", ".join(map(repr, names[:_SHOWN_NAMES])) or "none"
+    more = len(names) - _SHOWN_NAMES
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+@dataclass
+class _Source:
+    """What is left of a mapping, and the dtypes of what is taken."""
+
+    left: dict[str, Any]
+    dtype: DType | None
+    common: np.dtype | None = None
+
+
 class Entries:
     """Named arrays of which each is taken once, by its name and its shape.
 
     What is missing, extra, of another shape, or of another dtype than the first one is
-    a `ValueError` of one line that names the entry.
+    a `ValueError` of one line that names the entry. Names outside the prefix are left
+    alone.
 
     Attributes:
         prefix: What all names begin with.
-        dtype: The dtype that `take` casts to; None: the one they all have.
 
     Examples:
         >>> entries = Entries({"lstm.weight": np.ones((8, 3)), "other": 1}, "lstm.")
@@ -94,24 +110,40 @@ class Entries:
             expected = "a mapping from names to arrays"
             raise invalid("source", expected, f"a {type(source).__name__}")
         self.prefix = prefix
-        self.dtype = dtype
-        self._left = {
-            str(name)[len(prefix) :]: value
-            for name, value in source.items()
-            if str(name).startswith(prefix)
-        }
-        self._common: np.dtype | None = None
-        if not self._left:
+        self._source = _Source({str(name): source[name] for name in source}, dtype)
+        if not list(self):
             expected = f"names that begin with {prefix!r}" if prefix else "entries"
-            raise invalid("source", expected, show_names(list(map(str, source))))
+            raise invalid("source", expected, show_names(list(self._source.left)))
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names that were not taken, without the prefix."""
-        return iter(self._left)
+        for name in self._source.left:
+            if name.startswith(self.prefix):
+                yield name[len(self.prefix) :]
 
     def __contains__(self, name: str) -> bool:
         """Return whether an entry is there and was not taken."""
-        return name in self._left
+        return self.prefix + name in self._source.left
+
+    def within(self, prefix: str) -> "Entries":
+        """Return a view of the same entries with a longer prefix."""
+        view = object.__new__(Entries)
+        view.prefix, view._source = self.prefix + prefix, self._source
+        return view
+
+    def children(self, separator: str = "/") -> list[str]:
+        """Return what stands before the first separator of each name, once each."""
+        return list(dict.fromkeys(name.partition(separator)[0] for name in self))
+
+    def shape(self, name: str, num_axes: int) -> tuple[int, ...]:
+        """Return the shape of an entry, which is not taken.
+
+        Raises:
+            ValueError: If it is missing, or has not so many axes, none of them empty.
+        """
+        shape = as_array(self.prefix + name, self._find(name)).shape
+        self._check_shape(name, shape, (None,) * num_axes)
+        return shape
 
     def take(self, name: str, shape: Sequence[int | None]) -> np.ndarray:
         """Return an entry.
@@ -123,33 +155,35 @@ class Entries:
         Raises:
             ValueError: If it is missing, or not such an array.
         """
-        full = self.prefix + name
-        if name not in self._left:
-            names = [self.prefix + other for other in self._left]
-            raise invalid(full, "an entry of this name", show_names(names))
-        array = as_array(full, self._left.pop(name), self.dtype)
-        fits = len(array.shape) == len(shape) and all(
-            size == wanted or (wanted is None and size > 0)
-            for size, wanted in zip(array.shape, shape, strict=True)
-        )
-        if not fits:
-            sizes = ["any" if size is None else str(size) for size in shape]
-            raise invalid(full, f"shape ({', '.join(sizes)})", f"shape {array.shape}")
-        self._common = self._common or array.dtype
-        if array.dtype != self._common:
-            expected = f"the dtype of the others, {self._common} (or pass dtype)"
+        full, source = self.prefix + name, self._source
+        array = as_array(full, self._find(name), source.dtype)
+        self._check_shape(name, array.shape, shape)
+        if source.common not in (None, array.dtype):
+            expected = f"the dtype of the others, {source.common} (or pass dtype)"
             raise invalid(full, expected, array.dtype)
+        source.common = array.dtype
+        del source.left[full]
         return array
 
     def finish(self) -> None:
         """Raise if an entry was not taken."""
-        if self._left:
-            names = [self.prefix + name for name in self._left]
+        names = [self.prefix + name for name in self]
+        if names:
             raise invalid(names[0], "no entry of this name here", show_names(names))
 
+    def _find(self, name: str) -> Any:
+        if name not in self:
+            names = show_names([self.prefix + other for other in self])
+            raise invalid(self.prefix + name, "an entry of this name", names)
+        return self._source.left[self.prefix + name]
 
-def show_names(names: Sequence[str]) -> str:
-    """Return some names in one line."""
-    shown = ", ".join(map(repr, names[:_SHOWN_NAMES])) or "none"
-    more = len(names) - _SHOWN_NAMES
-    return f"{shown} and {more} more" if more > 0 else shown
+    def _check_shape(
+        self, name: str, shape: tuple[int, ...], wanted: Sequence[int | None]
+    ) -> None:
+        fits = len(shape) == len(wanted) and all(
+            size == each or (each is None and size > 0)
+            for size, each in zip(shape, wanted, strict=True)
+        )
+        if not fits:
+            sizes = ", ".join("any" if each is None else str(each) for each in wanted)
+            raise invalid(self.prefix + name, f"shape ({sizes})", f"shape {shape}")

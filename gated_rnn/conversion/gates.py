@@ -74,7 +74,9 @@ def merge_biases(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def merge_gru_biases(
-    input_bias: np.ndarray, recurrent_bias: np.ndarray
+    input_bias: np.ndarray,
+    recurrent_bias: np.ndarray,
+    gates: Sequence[str] = GRU_GATES,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the two biases of a GRU that resets after as `GRUParams` holds them.
 
@@ -82,33 +84,34 @@ def merge_gru_biases(
     product and stays apart.
 
     Args:
-        input_bias: `[3H]`, on the side of the inputs, in the order r z n.
-        recurrent_bias: `[3H]`, on the side of h, in the order r z n.
+        input_bias: `[3H]`, on the side of the inputs.
+        recurrent_bias: `[3H]`, on the side of h.
+        gates: The order of their blocks, and of those of the result.
 
     Returns:
-        The fields `bias`, `[3H]`, and `recurrent_bias`, `[H]`.
+        What becomes the fields `bias`, `[3H]`, and `recurrent_bias`, `[H]`.
 
     Examples:
         >>> merge_gru_biases(np.array([1.0, 2, 3]), np.array([4.0, 5, 6]))
         (array([5., 7., 3.]), array([6.]))
     """
-    ours = split_gates(input_bias, GRU_GATES)
-    other = split_gates(recurrent_bias, GRU_GATES)
+    ours = split_gates(input_bias, gates)
+    other = split_gates(recurrent_bias, gates)
     merged = {gate: merge_biases(ours[gate], other[gate]) for gate in ("r", "z")}
-    return join_gates({**ours, **merged}, GRU_GATES), other["n"]
+    return join_gates({**ours, **merged}, gates), other["n"]
 
 
 def split_gru_biases(
-    bias: np.ndarray, recurrent_bias: np.ndarray
+    bias: np.ndarray, recurrent_bias: np.ndarray, gates: Sequence[str] = GRU_GATES
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return two biases `[3H]` that `merge_gru_biases` makes these of.
 
-    The recurrent one is zero but for n.
+    The recurrent one is zero but for n; both are in the order of `gates`.
 
     Examples:
         >>> split_gru_biases(np.array([5.0, 7, 3]), np.array([6.0]))
         (array([5., 7., 3.]), array([0., 0., 6.]))
     """
     zeros = np.zeros_like(recurrent_bias)
-    blocks = dict.fromkeys(GRU_GATES, zeros) | {"n": recurrent_bias}
-    return bias, join_gates(blocks, GRU_GATES)
+    blocks = dict.fromkeys(gates, zeros) | {"n": recurrent_bias}
+    return bias, join_gates(blocks, gates)

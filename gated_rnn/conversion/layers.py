@@ -7,7 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from gated_rnn.activations import hard_sigmoid, identity
-from gated_rnn.networks import RNN, Bidirectional, Network, Stack
+from gated_rnn.networks import (
+    RNN,
+    Bidirectional,
+    BidirectionalParams,
+    Network,
+    Stack,
+)
 from gated_rnn.types import Activation, Params, invalid
 
 __all__ = [
@@ -15,6 +21,7 @@ __all__ = [
     "CellAndParams",
     "check_activations",
     "check_params",
+    "join_directions",
     "join_layers",
     "name_activation",
     "split_directions",
@@ -76,7 +83,7 @@ def check_activations(cell: Any, **expected: str) -> None:
 def check_params(cell: Any, params: Params) -> None:
     """Raise unless the parameters have the structure and the shapes of a cell's."""
     kernel = getattr(params, "kernel", None)
-    if jnp.ndim(kernel) != 2 or kernel is None:
+    if kernel is None or jnp.ndim(kernel) != 2:
         got = type(params).__name__ if kernel is None else f"shape {jnp.shape(kernel)}"
         raise invalid("params.kernel", "a matrix", got)
     expected = jax.eval_shape(
@@ -88,13 +95,36 @@ def check_params(cell: Any, params: Params) -> None:
         raise invalid("params", f"the shapes {shapes[1]} of {cell}", shapes[0])
 
 
+def join_directions(cells: Sequence[CellAndParams]) -> tuple[Network, Params]:
+    """Return one cell as an `RNN`, two as a `Bidirectional`, and their parameters.
+
+    Raises:
+        ValueError: If both directions read different numbers of features.
+    """
+    if len(cells) == 1:
+        return RNN(cells[0].cell), cells[0].params
+    forward, backward = cells
+    params = BidirectionalParams(forward.params, backward.params)
+    widths = [_in_features(each) for each in params]
+    if widths[0] != widths[1]:
+        name = "the inputs of the backward cell"
+        raise invalid(name, f"{widths[0]} features, as forward", widths[1])
+    return Bidirectional(forward.cell, backward.cell), params
+
+
 def join_layers(
-    layers: Sequence[Network], params: Sequence[Params], dropout: float = 0.0
+    layers: Sequence[tuple[Network, Params]], dropout: float = 0.0
 ) -> tuple[Network, Params]:
-    """Return one layer as it is, several as a `Stack`, and their parameters."""
+    """Return one layer as it is, several as a `Stack`, and their parameters.
+
+    Raises:
+        ValueError: If a layer reads another number of features than that below has.
+    """
+    _check_widths(layers)
     if len(layers) == 1:
-        return layers[0], params[0]
-    return Stack(*layers, dropout=dropout), tuple(params)
+        return layers[0]
+    network = Stack(*(layer for layer, _ in layers), dropout=dropout)
+    return network, tuple(params for _, params in layers)
 
 
 def split_layers(network: Network, params: Params) -> list[tuple[Network, Params]]:
@@ -104,8 +134,25 @@ def split_layers(network: Network, params: Params) -> list[tuple[Network, Params
     out.
 
     Raises:
-        ValueError: If a stack has residuals, or the parameters are not as many.
+        ValueError: If a stack has residuals, or the parameters do not fit it.
     """
+    pairs = _flatten(network, params)
+    _check_widths(pairs)
+    return pairs
+
+
+def _check_widths(layers: Sequence[tuple[Network, Params]]) -> None:
+    """Raise unless each kernel has as many rows as the layer below has features."""
+    width = None
+    for number, (layer, params) in enumerate(layers):
+        in_features = _in_features(params)
+        if width is not None and in_features not in (None, width):
+            name = f"the inputs of layer {number}"
+            raise invalid(name, f"{width} features, as below it", in_features)
+        width = layer.out_features
+
+
+def _flatten(network: Network, params: Params) -> list[tuple[Network, Params]]:
     if not isinstance(network, Stack):
         return [(network, params)]
     if network.residual:
@@ -114,7 +161,13 @@ def split_layers(network: Network, params: Params) -> list[tuple[Network, Params
         got = len(params) if isinstance(params, tuple | list) else type(params).__name__
         raise invalid("params", f"those of {len(network.layers)} layers", got)
     pairs = zip(network.layers, params, strict=True)
-    return [pair for layer, inner in pairs for pair in split_layers(layer, inner)]
+    return [pair for layer, inner in pairs for pair in _flatten(layer, inner)]
+
+
+def _in_features(params: Params) -> int | None:
+    """Return the rows of the first kernel, if the parameters have one."""
+    kernel = getattr(getattr(params, "forward", params), "kernel", None)
+    return kernel.shape[0] if kernel is not None and jnp.ndim(kernel) == 2 else None
 
 
 def split_directions(layer: Network, params: Params) -> list[CellAndParams]:
@@ -127,6 +180,9 @@ def split_directions(layer: Network, params: Params) -> list[CellAndParams]:
     if isinstance(layer, Bidirectional):
         if layer.merge != "concat":
             raise invalid("network", "merge='concat'", f"merge={layer.merge!r}")
+        if not hasattr(params, "forward"):
+            got = type(params).__name__
+            raise invalid("params", "BidirectionalParams", got)
         return [
             _cell_of(layer.forward, params.forward),
             _cell_of(layer.backward, params.backward),
