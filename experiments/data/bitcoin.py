@@ -5,18 +5,17 @@ Bitstamp, Yahoo, CryptoDataDownload, Investing. Layer: experiments (data).
 """
 
 import datetime
-from array import array
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 
-from experiments.data.dates import Reading, parse_time, resolve
 from experiments.data.downloads import find_file, github_file
-from experiments.data.reading import Table, parse_number, read_table, unusable
+from experiments.data.reading import read_table, unusable
 from experiments.data.reports import Report, Tally
 from experiments.data.scaling import Scaling
 from experiments.data.splits import Split
+from experiments.data.timed_values import read_timed_values
 from experiments.data.windows import SeriesData, Windows, make_series_data
 from gated_rnn.types import invalid
 
@@ -112,37 +111,31 @@ def read_prices(
     required = {"date (or timestamp)": _TIME, "close (or price)": _CLOSE}
     table = read_table(path, required, headless=_TRADES)
     tally = Tally(path, "a file of prices")
-    seconds, prices = _read_rows(table, tally)
-    order = np.argsort(seconds, kind="stable")
-    seconds, prices = seconds[order], prices[order]
-    last_of_time = np.append(seconds[1:] != seconds[:-1], True)[: seconds.size]
-    if seconds.size:
-        repeated = seconds[~last_of_time]
-        tally.drop(
-            "with a time that comes again",
-            _day_name(repeated[0] // _SECONDS_PER_DAY) if repeated.size else "",
-            repeated.size,
-        )
-    seconds, prices = seconds[last_of_time], prices[last_of_time]
+    seconds, prices = read_timed_values(
+        table,
+        tally,
+        time_at=table.find(_TIME)[0],
+        value_at=table.find(_CLOSE)[0],
+        noun="price",
+        refuse=lambda price: None if price > 0 else "with a price of zero or less",
+    )
     numbers = seconds // _SECONDS_PER_DAY
-    inside = np.ones(numbers.shape, bool)
-    if start_date is not None:
-        inside &= numbers >= _day_number(start_date)
-    if end_date is not None:
-        inside &= numbers <= _day_number(end_date)
+    first = -np.inf if start_date is None else _day_number(start_date)
+    last = np.inf if end_date is None else _day_number(end_date)
+    inside = (numbers >= first) & (numbers <= last)
     tally.drop("outside the dates asked for", "by date", int((~inside).sum()))
     numbers, prices = numbers[inside], prices[inside]
+    if not numbers.size:
+        tally.finish(0)  # raises
     kept = numbers.size
     numbers, prices = _by_day(numbers, prices, daily)
     filled = np.zeros(numbers.shape, bool)
-    if missing_days == "fill" and kept:
+    if missing_days == "fill":
         numbers, prices, filled = _fill(path, numbers, prices)
     gaps = int((np.diff(numbers) > 1).sum())
     report = tally.finish(
         kept,
-        f"{numbers.size:,} days, {_day_name(numbers[0])} to {_day_name(numbers[-1])}"
-        if kept
-        else "",
+        f"{numbers.size:,} days, {_day_name(numbers[0])} to {_day_name(numbers[-1])}",
         f"{filled.sum():,} days filled with the price before" if filled.any() else "",
         f"{gaps:,} gaps between days" if gaps else "",
     )
@@ -214,46 +207,6 @@ def to_closes(
     return prices.closes[part.positions - 1] * np.exp(values)
 
 
-def _read_rows(table: Table, tally: Tally) -> tuple[np.ndarray, np.ndarray]:
-    """Read the times and prices of all rows that have both."""
-    time_at, price_at = table.find(_TIME)[0], table.find(_CLOSE)[0]
-    thousands = table.delimiter == ","
-    readings, prices = [], array("d")
-    same: dict[Reading, Reading] = {}  # one object for equal days: less memory
-    for line, fields in table.rows:
-        tally.rows += 1
-        where = f"line {line}"
-        if len(fields) != len(table.columns):
-            tally.unreadable("with a wrong number of fields", where)
-            continue
-        try:
-            reading = parse_time(fields[time_at])
-        except ValueError:
-            tally.unreadable("without a date", where)
-            continue
-        try:
-            price = parse_number(fields[price_at], thousands=thousands)
-        except ValueError:
-            tally.unreadable("with text for a price", where)
-            continue
-        if not np.isfinite(price):
-            tally.drop("without a price", where)
-        elif price <= 0:
-            tally.drop("with a price of zero or less", where)
-        else:
-            readings.append(same.setdefault(reading, reading))
-            prices.append(price)
-    if not readings:
-        return np.empty(0, np.int64), np.empty(0)
-    try:
-        seconds = resolve(readings)
-    except ValueError as error:
-        raise unusable(
-            tally.path, f"has dates of which {error}", "Correct it"
-        ) from None
-    return seconds, np.frombuffer(prices, np.float64)
-
-
 def _by_day(
     numbers: np.ndarray, prices: np.ndarray, daily: Daily
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -261,7 +214,7 @@ def _by_day(
     days, first, counts = np.unique(numbers, return_index=True, return_counts=True)
     if daily == "last":
         return days, prices[first + counts - 1]
-    return days, np.add.reduceat(prices, first) / counts if days.size else prices
+    return days, np.add.reduceat(prices, first) / counts
 
 
 def _fill(

@@ -5,6 +5,7 @@ ISO 8601, seconds or milliseconds since 1970, 20/06/2021 or 06/20/2021, Jun 20, 
 
 import datetime
 import re
+from array import array
 from typing import NamedTuple
 
 import numpy as np
@@ -75,32 +76,35 @@ def parse_time(text: str) -> Reading:
     raise ValueError(f"no time: {text!r}")
 
 
-def resolve(readings: list[Reading]) -> np.ndarray:
-    """Choose one reading for a whole file.
+class Times:
+    """Gathers the times of a file and chooses one reading for all of them."""
 
-    The one under which every row is a date; if both, the one that spans less time, for
-    a record has its days next to each other and the wrong reading scatters them over
-    the months; if that does not tell either, the day comes first.
+    def __init__(self):
+        self._columns = (array("q"), array("q"))
 
-    Args:
-        readings: Of all rows.
+    def add(self, text: str) -> None:
+        """Read one more time; raise `ValueError` if it is none."""
+        for column, seconds in zip(self._columns, parse_time(text), strict=True):
+            column.append(_UNKNOWN if seconds is None else seconds)
 
-    Returns:
-        int64 `[N]`, seconds since 1970.
+    def resolve(self) -> np.ndarray:
+        """Choose between day first and month first.
 
-    Raises:
-        ValueError: If neither fits all rows.
-    """
-    columns = [
-        np.array(
-            [_UNKNOWN if value is None else value for value in column], dtype=np.int64
-        )
-        for column in zip(*readings, strict=True)
-    ]
-    fitting = [column for column in columns if (column != _UNKNOWN).all()]
-    if not fitting:
-        raise ValueError("days and months change places within the file")
-    return min(fitting, key=lambda column: column.max() - column.min())
+        The reading under which every row is a date; if both, the one that spans less
+        time, for a record has its days next to each other and the wrong reading
+        scatters them over the months; if that does not tell either, the day is first.
+
+        Returns:
+            int64 `[N]`, seconds since 1970.
+
+        Raises:
+            ValueError: If neither fits all rows.
+        """
+        columns = [np.array(column, np.int64) for column in self._columns]
+        fitting = [column for column in columns if (column != _UNKNOWN).all()]
+        if not fitting:
+            raise ValueError("days and months change places within the file")
+        return min(fitting, key=np.ptp) if fitting[0].size else fitting[0]
 
 
 def _from_digits(first, second, third, hour, minute, second_of, half) -> Reading:

@@ -8,7 +8,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pooch
 import requests
@@ -133,7 +133,9 @@ def _fetch(file: PublicFile) -> Path:
     pooch.get_logger().setLevel("ERROR")  # the bar says it
     try:
         with _progress_bar(file.name) as bar:
-            downloader = pooch.HTTPDownloader(progressbar=bar, timeout=_TIMEOUT_SECONDS)
+            downloader: Any = pooch.HTTPDownloader(
+                progressbar=bar, timeout=_TIMEOUT_SECONDS
+            )
             return Path(store.fetch(file.name, downloader=downloader))
     except requests.RequestException as error:
         problem = f"Cannot download {file.url}: {_reason(error)}"
@@ -181,7 +183,7 @@ class _Bar:
 
 
 @contextlib.contextmanager
-def _progress_bar(label: str) -> Iterator[_Bar]:
+def _progress_bar(label: str) -> Iterator[Any]:
     """Show a bar on stderr while a file is fetched; nothing where it is a log."""
     columns = (
         TextColumn("{task.description}"),

@@ -61,7 +61,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def check_file(path: Path) -> None:
-    """Raise a `UsageError` unless a path is a file that can be read and is not empty."""
+    """Raise a `UsageError` unless a path is a file that holds something."""
     try:
         with path.open("rb") as file:
             head = file.read(1)

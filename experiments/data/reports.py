@@ -19,12 +19,12 @@ class Drop(NamedTuple):
 
     Attributes:
         reason: In words.
-        count: How many.
+        number: How many.
         first: Where the first of them stands: a line, or a name.
     """
 
     reason: str
-    count: int
+    number: int
     first: str
 
 
@@ -61,7 +61,7 @@ class Report(NamedTuple):
         parts = [f"{self.file}: {self.rows:,} {self.unit}, {self.kept:,} kept"]
         if self.dropped:
             reasons = [
-                f"{drop.count:,} {drop.reason} (first: {drop.first})"
+                f"{drop.number:,} {drop.reason} (first: {drop.first})"
                 for drop in self.dropped
             ]
             parts.append(f"left out: {', '.join(reasons)}")
@@ -86,17 +86,17 @@ class Tally:
     _drops: dict[str, Drop] = dataclasses.field(default_factory=dict)
     _unreadable: int = 0
 
-    def drop(self, reason: str, first: str, count: int = 1) -> None:
+    def drop(self, reason: str, first: str, number: int = 1) -> None:
         """Leave rows out that are what they should be, but of no use.
 
         Args:
             reason: In words.
             first: Where the first of them stands.
-            count: How many.
+            number: How many.
         """
-        if count:
+        if number:
             before = self._drops.get(reason, Drop(reason, 0, first))
-            self._drops[reason] = before._replace(count=before.count + count)
+            self._drops[reason] = before._replace(number=before.number + number)
 
     def unreadable(self, reason: str, first: str) -> None:
         """Leave a row out that is not what it should be."""

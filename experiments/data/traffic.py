@@ -4,19 +4,18 @@ The data and protocol of a public reimplementation of Fu, Zhang and Li (2016), a
 other file that PeMS exports. Layer: experiments (data).
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from experiments.data.dates import parse_time, resolve
 from experiments.data.downloads import find_file, github_file
-from experiments.data.reading import Table, parse_number, read_table, unusable
+from experiments.data.reading import Table, read_table, unusable
 from experiments.data.reports import Report, Tally
 from experiments.data.scaling import Scaling, fit_scaler
 from experiments.data.splits import check_share
-from experiments.data.windows import SeriesData, sliding_windows
+from experiments.data.timed_values import read_timed_values
+from experiments.data.windows import SeriesData, Windows, sliding_windows
 from gated_rnn.types import invalid
 
 _REPOSITORY = "xiaochus/TrafficFlowPrediction"
@@ -42,7 +41,6 @@ WINDOW_STEPS = 12
 
 _TIME = r"\d+_minutes?|hour|date|time|timestamp|datetime"
 _FLOW = r"(lane_\d+_)?flow(_.*)?"
-_OBSERVED = r"observed"
 
 
 class Flow(NamedTuple):
@@ -89,7 +87,7 @@ def read_flow(path: Path, *, column: str | None = None) -> Flow:
 
     Rows are put in the order of time. Those without a flow, with a negative one or that
     cannot be read are left out, which makes a gap; of rows with the same time the last
-    in the file counts. What PeMS imputed (observed 0 %) stays and is reported.
+    in the file counts. What PeMS imputed (observed 0 %) stays.
 
     Args:
         path: The file.
@@ -103,23 +101,16 @@ def read_flow(path: Path, *, column: str | None = None) -> Flow:
     """
     table = read_table(path, {"5 Minutes (or date)": _TIME, "Flow": _FLOW})
     tally = Tally(path, "a file of traffic flow")
-    flow_at = _flow_column(path, table, column)
-    rows = list(_read_rows(table, tally, flow_at))
-    if not rows:
-        tally.finish(0)
-    readings, flows, imputed = zip(*rows, strict=True)
-    try:
-        seconds = resolve(list(readings))
-    except ValueError as error:
-        raise unusable(path, f"has dates of which {error}", "Correct it") from None
-    order = np.argsort(seconds, kind="stable")
-    seconds, flows = seconds[order], np.array(flows)[order]
-    last_of_time = np.append(seconds[1:] != seconds[:-1], True)
-    repeated = seconds[~last_of_time]
-    if repeated.size:
-        first = str(repeated[0].astype("datetime64[s]"))
-        tally.drop("with a time that comes again", first, repeated.size)
-    seconds, flows = seconds[last_of_time], flows[last_of_time]
+    seconds, flows = read_timed_values(
+        table,
+        tally,
+        time_at=table.find(_TIME)[0],
+        value_at=_flow_column(path, table, column),
+        noun="flow",
+        refuse=lambda flow: None if flow >= 0 else "with a negative flow",
+    )
+    if not seconds.size:
+        tally.finish(0)  # raises
     steps = np.diff(seconds)
     lengths, counts = np.unique(steps, return_counts=True)
     step = int(lengths[counts.argmax()]) if steps.size else 0
@@ -129,7 +120,6 @@ def read_flow(path: Path, *, column: str | None = None) -> Flow:
         seconds.size,
         f"{times[0]} to {times[-1]} in steps of {step / 60:g} minutes",
         f"{segments[-1]:,} gaps" if segments[-1] else "",
-        f"{sum(imputed):,} rows imputed by PeMS" if any(imputed) else "",
     )
     return Flow(times, flows, segments, step / 60, report)
 
@@ -175,7 +165,7 @@ def make_dataset(
     num_train = train.flows.size - int(train.flows.size * valid_share)
     scaler = fit_scaler(scaling, train.flows[:num_train])
 
-    def cut(flow: Flow, start: int, stop: int | None):
+    def cut(flow: Flow, start: int, stop: int | None) -> Windows:
         return sliding_windows(
             scaler.transform(flow.flows),
             window,
@@ -202,34 +192,3 @@ def _flow_column(path: Path, table: Table, column: str | None) -> int:
         names = [table.columns[at] for at in found]
         raise unusable(path, f"has several flows: {names}", "Name one as column")
     return found[0]
-
-
-def _read_rows(table: Table, tally: Tally, flow_at: int) -> Iterator[tuple]:
-    """Yield the time, the flow and whether it was imputed, of rows that have them."""
-    time_at, observed_at = table.find(_TIME)[0], table.find(_OBSERVED)
-    for line, fields in table.rows:
-        tally.rows += 1
-        where = f"line {line}"
-        if len(fields) != len(table.columns):
-            tally.unreadable("with a wrong number of fields", where)
-            continue
-        try:
-            reading = parse_time(fields[time_at])
-        except ValueError:
-            tally.unreadable("without a time", where)
-            continue
-        try:
-            flow = parse_number(fields[flow_at], thousands=table.delimiter == ",")
-        except ValueError:
-            tally.unreadable("with text for a flow", where)
-            continue
-        if not np.isfinite(flow):
-            tally.drop("without a flow", where)
-        elif flow < 0:
-            tally.drop("with a negative flow", where)
-        else:
-            imputed = bool(observed_at) and fields[observed_at[0]].strip() in {
-                "0",
-                "0.0",
-            }
-            yield reading, flow, imputed

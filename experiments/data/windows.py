@@ -83,19 +83,19 @@ def sliding_windows(
     """
     check_positive("window", window)
     num_steps = series.shape[0]
-    stop = num_steps if stop is None else stop
-    if not 0 <= start <= stop <= num_steps:
+    end = num_steps if stop is None else stop
+    if not 0 <= start <= end <= num_steps:
         expected = f"start and stop in order, within {num_steps} steps"
-        raise invalid("start and stop", expected, f"{start} and {stop}")
-    first = min(max(start, earliest + window), stop)
-    positions = np.arange(first, stop)
+        raise invalid("start and stop", expected, f"{start} and {end}")
+    first = min(max(start, earliest + window), end)
+    positions = np.arange(first, end)
     if not positions.size:
         shape = (0, window, *series.shape[1:])
         empty = np.empty(shape, series.dtype)
-        return Windows(empty, series[first:stop], positions)
-    past = series[first - window : stop - 1]
+        return Windows(empty, series[first:end], positions)
+    past = series[first - window : end - 1]
     views = np.lib.stride_tricks.sliding_window_view(past, window, axis=0)
-    windows = Windows(np.moveaxis(views, -1, 1), series[first:stop], positions)
+    windows = Windows(np.moveaxis(views, -1, 1), series[first:end], positions)
     if segments is None:
         return windows
     whole = segments[positions - window] == segments[positions]
