@@ -158,7 +158,7 @@ class Entries:
         full, source = self.prefix + name, self._source
         array = as_array(full, self._find(name), source.dtype)
         self._check_shape(name, array.shape, shape)
-        if source.common not in (None, array.dtype):
+        if source.common is not None and array.dtype != source.common:
             expected = f"the dtype of the others, {source.common} (or pass dtype)"
             raise invalid(full, expected, array.dtype)
         source.common = array.dtype
