@@ -7,6 +7,7 @@ what was trained.
 """
 
 from gated_rnn.training.evaluation import evaluate, predict
+from gated_rnn.training.guarded import Best, Status, StopReason
 from gated_rnn.training.loop import (
     Problem,
     TrainResult,
@@ -17,16 +18,26 @@ from gated_rnn.training.loop import (
 )
 from gated_rnn.training.optimizer import make_optimizer
 from gated_rnn.training.piece_schedule import PieceSchedule, PieceState
-from gated_rnn.training.seeds import Piece, Seconds, SeedResult, train_seeds
+from gated_rnn.training.seeds import (
+    Piece,
+    Seconds,
+    SeedResult,
+    SeedState,
+    train_seeds,
+)
 from gated_rnn.training.truncated import make_truncated_step, truncated_epoch
 
 __all__ = [
+    "Best",
     "Piece",
     "PieceSchedule",
     "PieceState",
     "Problem",
     "Seconds",
     "SeedResult",
+    "SeedState",
+    "Status",
+    "StopReason",
     "TrainResult",
     "TrainState",
     "evaluate",

@@ -52,12 +52,16 @@ class Problem(NamedTuple):
             step)` draws anew; step is an int32 scalar, 0 for the first update.
         dataset: `(key, hyper) -> pytree`, called once before training: data that every
             seed draws for itself. It stays in device memory during the whole run.
+        validate: `params -> scalar`, or `(params, dataset) -> scalar` if there is a
+            `dataset`: what tells the best parameters, lower is better. Only
+            `train_seeds` calls it.
     """
 
     init: Callable[[jax.Array, Any], Params]
     loss: Loss
     batch: Callable[..., Any]
     dataset: Callable[[jax.Array, Any], Any] | None = None
+    validate: Callable[..., Any] | None = None
 
 
 class TrainState(NamedTuple):

@@ -1,9 +1,7 @@
 """Training of many seeds at once, each with bits of its own (layer 5).
 
-Seeds run in blocks of one fixed width, because the width of a `jax.vmap` changes the
-last bits of what it computes. All blocks run one program, compiled once for each
-device, and each is dispatched whole to one device. The host loops over pieces of a few
-updates, between which metrics come out; nothing calls back from compiled code.
+Blocks of seeds are dispatched whole to devices. The host loops over pieces of a few
+updates, between which metrics come out and a state can be taken to go on from.
 """
 
 import functools
@@ -16,36 +14,62 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from gated_rnn.training.guarded import Best, GuardedState, Rules, Status, StopReason
 from gated_rnn.training.loop import (
-    Metrics,
     Optimizer,
     Problem,
-    RunInputs,
     TrainState,
-    advance_run,
     check_count,
     check_key,
-    start_run,
+)
+from gated_rnn.training.seed_blocks import (
+    Block,
+    Device,
+    Program,
+    advance_blocks,
+    compile_program,
+    fill_blocks,
+    gather,
+    hide_objects,
+    start_block,
 )
 from gated_rnn.types import Params, check_positive, invalid
 
-__all__ = ["Piece", "Seconds", "SeedResult", "train_seeds"]
-
-Device = Any  # a jax.Device
-
-# The step is the same for all seeds of a block and not mapped: a batch that depends on
-# the step alone exists once, not once a seed.
-STATE_AXES = TrainState._make((0, 0, None))
+__all__ = ["Piece", "Seconds", "SeedResult", "SeedState", "train_seeds"]
 
 MIN_SEED_BLOCK = 2  # at width 1 XLA removes the axis and compiles another program
 SEED_ID_LIMIT = 2**32  # jax.random.fold_in takes a uint32
+
+
+class SeedState(NamedTuple):
+    """Where a run of many seeds stands, in host memory: enough to go on from.
+
+    With the same problem, key, hyper and optimiser, `train_seeds` goes on from it to
+    the same bits as if it had not stopped.
+
+    Attributes:
+        seed_ids: int64 `[S]`.
+        step: How many updates have been made.
+        params: Leaves `[S, ...]`.
+        opt_state: The same.
+        status: `reason` and `step`, int32 `[S]`, see `Status`.
+        best: Leaves `[S, ...]`, see `Best`; None without validation.
+    """
+
+    seed_ids: np.ndarray
+    step: int
+    params: Params
+    opt_state: optax.OptState
+    status: Status
+    best: Best | None
 
 
 class Piece(NamedTuple):
     """What `on_piece` is told: all seeds have made `step` of `num_updates` updates.
 
     `metrics` holds the curves of the updates since the last piece, `[S, updates, ...]`
-    each, `seconds` the wall time they took.
+    each, `seconds` the wall time they took. `take_state()` copies the state to host
+    memory, a `SeedState`; it can be called until `on_piece` returns.
     """
 
     step: int
@@ -53,6 +77,7 @@ class Piece(NamedTuple):
     seed_ids: np.ndarray
     metrics: dict[str, np.ndarray]
     seconds: float
+    take_state: Callable[[], SeedState]
 
 
 class Seconds(NamedTuple):
@@ -74,10 +99,18 @@ class SeedResult(NamedTuple):
 
     Attributes:
         seed_ids: int64 `[S]`.
-        params: After the last update; leaves `[S, ...]`.
+        params: After the last update; leaves `[S, ...]`. Of a seed that diverged, after
+            the last finite one.
         opt_state: The same.
-        metrics: `[S, num_updates, ...]` each, of the parameters before each update.
+        metrics: `[S, num_updates, ...]` each, of the parameters before each update; NaN
+            after a seed has ended. With validation also `validation`, of the parameters
+            after the update, NaN where there was none.
         seconds: Where the time went.
+        status: Which seeds ended, and why: `reason` (a `StopReason`) and `step`, int32
+            `[S]`.
+        best: With validation, the best parameters of each seed, their value and their
+            step; leaves `[S, ...]`.
+        state: All of it but the metrics, to go on from.
     """
 
     seed_ids: np.ndarray
@@ -85,6 +118,19 @@ class SeedResult(NamedTuple):
     opt_state: optax.OptState
     metrics: dict[str, np.ndarray]
     seconds: Seconds
+    status: Status
+    best: Best | None
+    state: SeedState
+
+    @property
+    def ended(self) -> dict[int, tuple[StopReason, int]]:
+        """The seeds that ended before the last update: id, reason and step."""
+        rows = zip(self.seed_ids, self.status.reason, self.status.step, strict=True)
+        return {
+            int(seed_id): (StopReason(int(reason)), int(step))
+            for seed_id, reason, step in rows
+            if reason != StopReason.RUNNING
+        }
 
 
 def train_seeds(
@@ -98,6 +144,10 @@ def train_seeds(
     updates_per_piece: int = 10,
     seed_block: int = 4,
     vectorize: bool | None = None,
+    validate_every: int = 10,
+    patience: int | None = None,
+    min_improvement: float = 0.0,
+    state: SeedState | None = None,
     on_piece: Callable[[Piece], object] | None = None,
     devices: Sequence[Device] | None = None,
 ) -> SeedResult:
@@ -105,13 +155,18 @@ def train_seeds(
 
     Seed i runs with the key `jax.random.fold_in(key, i)`. At fixed versions, machine
     and `seed_block` its bits do not depend on which other seeds run, their order and
-    number, the number of devices, or `updates_per_piece`; a seed that diverges leaves
-    the others as they are. Another `seed_block`, or `train`, agrees up to rounding,
+    number, the number of devices, `updates_per_piece`, or whether the run was cut and
+    went on from a state. Another `seed_block`, or `train`, agrees up to rounding,
     which training then amplifies.
 
     The seeds of a block run side by side, by `jax.vmap`, which is what an accelerator
     wants, or one after another within the compiled program, which on a CPU takes about
     two thirds of the time and the scratch memory of one seed (docs/speed.md).
+
+    A seed whose loss, gradient norm or parameters are no longer finite is frozen before
+    the update that made them so, and reported in `status`; it changes no bit of the
+    others. With `problem.validate` the best parameters of each seed are kept, and with
+    `patience` a seed stops when they get no better.
 
     All blocks make one piece before any makes the next, so progress covers all seeds.
     The state and the data set of every seed are in device memory during the whole run;
@@ -125,7 +180,7 @@ def train_seeds(
         seed_ids: Distinct integers from 0 to 2^32 - 1, at least one.
         num_updates: How many updates to make; 0 returns the initial parameters.
         optimizer: An optax transformation, or a function from one seed's `hyper` to
-            one, so that a learning rate may differ from seed to seed.
+            one, so that a learning rate may differ from seed to seed; see `grid`.
         hyper: A pytree for `problem.init`, `problem.dataset` and `optimizer`; leaves
             `[S, ...]`, row s for `seed_ids[s]`.
         updates_per_piece: How many updates run between two returns to the host.
@@ -133,13 +188,20 @@ def train_seeds(
             filled up with repeats, which are trained and dropped.
         vectorize: Whether the seeds of a block run side by side. None: on everything
             but a CPU. The two agree up to rounding.
+        validate_every: Updates between two calls of `problem.validate`.
+        patience: A seed stops when so many updates have brought no improvement of the
+            validation; None: never.
+        min_improvement: By how much it must fall to be an improvement.
+        state: Go on from here, a run of the same arguments; `num_updates` counts from
+            the first update of that run. None: start.
         on_piece: Called on the host with a `Piece` after every piece; it observes, and
             what it returns is ignored. Its time is not counted.
         devices: Where to run, block by block in turn. None: `jax.local_devices()`.
 
     Returns:
-        Final parameters, optimiser states and the metrics of every update; the
-        parameters of one seed are `jax.tree.map(lambda leaf: leaf[s], result.params)`.
+        Final parameters, optimiser states and the metrics of every update made here.
+        The parameters of one seed are `jax.tree.map(lambda leaf: leaf[s],
+        result.params)`.
 
     Raises:
         ValueError: If an argument is not as said above.
@@ -168,236 +230,94 @@ def train_seeds(
     if not devices:
         raise invalid("devices", "at least one device", repr(devices))
 
-    program = _hide_objects((problem, optimizer))
-    fills = _fill_blocks(ids, hyper, seed_block)
+    rules = Rules(validate_every, patience, min_improvement)
+    rules.check(problem)
+    first_step = 0 if state is None else _check_state(state, ids, num_updates)
+
+    functions = hide_objects(problem, optimizer)
+    program = Program(functions, rules, updates_per_piece, vectorize)
+    rows = fill_blocks(len(ids), seed_block)
+    fills = [
+        (ids[row].astype(np.uint32), jax.tree.map(lambda leaf, r=row: leaf[r], hyper))
+        for row in rows
+    ]
     began = time.perf_counter()
     workers = [
-        _compile(device, program, key, *fills[0], updates_per_piece, vectorize)
+        compile_program(device, program, key, *fills[0])
         for device in devices[: len(fills)]
     ]
     compiled = time.perf_counter()
     blocks = [
-        _start(workers[number % len(workers)], *fill)
-        for number, fill in enumerate(fills)
+        start_block(workers[number % len(workers)], *fill, _rows_of(state, row))
+        for number, (fill, row) in enumerate(zip(fills, rows, strict=True))
     ]
     # A piece of no updates: the names and shapes of the metrics, and whatever a device
     # does on the first run of a program.
-    blocks, no_curves = _advance(blocks, 0, len(ids))
+    blocks, no_curves = advance_blocks(blocks, 0, len(ids))
     started = time.perf_counter()
 
     curves, seconds = [no_curves], []
-    for first in range(0, num_updates, updates_per_piece):
+    for first in range(first_step, num_updates, updates_per_piece):
         count = min(updates_per_piece, num_updates - first)
         clock = time.perf_counter()
-        blocks, piece_curves = _advance(blocks, count, len(ids))
+        blocks, piece_curves = advance_blocks(blocks, count, len(ids))
         seconds.append(time.perf_counter() - clock)
         curves.append(piece_curves)
         if on_piece is not None:
-            observed = {name: curve.copy() for name, curve in piece_curves.items()}
             on_piece(
-                Piece(first + count, num_updates, ids.copy(), observed, seconds[-1])
+                Piece(
+                    first + count,
+                    num_updates,
+                    ids.copy(),
+                    {name: curve.copy() for name, curve in piece_curves.items()},
+                    seconds[-1],
+                    functools.partial(_take_state, blocks, ids, first + count),
+                )
             )
 
-    params, opt_state = _gather(
-        [(block.state.params, block.state.opt_state) for block in blocks], len(ids)
-    )
+    last = _take_state(blocks, ids, max(first_step, num_updates))
     metrics = {
         name: np.concatenate([piece[name] for piece in curves], axis=1)
         for name in no_curves
     }
-    spent = Seconds(compiled - began, started - compiled, np.array(seconds))
-    return SeedResult(ids, params, opt_state, metrics, spent)
-
-
-@jax.tree_util.register_static
-class _Object:
-    """A function or option in a pytree: static, compared by identity.
-
-    So a pytree of functions and arrays can be an argument of a compiled function, which
-    is compiled again when a function is another and not when an array is.
-    """
-
-    def __init__(self, value: Any):
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Object) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-def _hide_objects(tree: Any) -> Any:
-    def hide(leaf: Any) -> Any:
-        return leaf if isinstance(leaf, jax.Array | np.ndarray) else _Object(leaf)
-
-    return jax.tree.map(hide, tree)
-
-
-def _show_objects(tree: Any) -> Any:
-    def show(leaf: Any) -> Any:
-        return leaf.value if isinstance(leaf, _Object) else leaf
-
-    return jax.tree.map(show, tree, is_leaf=lambda leaf: isinstance(leaf, _Object))
-
-
-@jax.jit
-def _start_seeds(
-    program: Any, key: jax.Array, ids: jax.Array, hyper: Any
-) -> tuple[TrainState, RunInputs]:
-    problem, optimizer = _show_objects(program)
-
-    def start_seed(seed_id: jax.Array, hyper: Any) -> tuple[TrainState, RunInputs]:
-        return start_run(problem, optimizer, jax.random.fold_in(key, seed_id), hyper)
-
-    return jax.vmap(start_seed, out_axes=(STATE_AXES, 0))(ids, hyper)
-
-
-@functools.partial(
-    jax.jit,
-    static_argnames=("updates_per_piece", "vectorize"),
-    donate_argnames="state",
-)
-def _advance_seeds(
-    program: Any,
-    state: TrainState,
-    inputs: RunInputs,
-    count: jax.Array,
-    updates_per_piece: int,
-    vectorize: bool,
-) -> tuple[TrainState, Metrics]:
-    """Make `count` updates, a traced number; curves `[seed_block, updates_per_piece]`.
-
-    The barrier keeps the writing of the curves, whose length depends on
-    `updates_per_piece`, out of the kernels that compute the update.
-    """
-    problem, optimizer = _show_objects(program)
-
-    def advance_seed(
-        state: TrainState, inputs: RunInputs
-    ) -> tuple[TrainState, Metrics]:
-        def update(state: TrainState) -> tuple[TrainState, Metrics]:
-            return advance_run(problem, optimizer, state, inputs)
-
-        def body(
-            index: jax.Array, carry: tuple[TrainState, Metrics]
-        ) -> tuple[TrainState, Metrics]:
-            state, metrics = jax.lax.optimization_barrier(update(carry[0]))
-            curves = jax.tree.map(lambda c, m: c.at[index].set(m), carry[1], metrics)
-            return state, curves
-
-        _, metrics = jax.eval_shape(update, state)
-        curves = jax.tree.map(
-            lambda m: jnp.zeros((updates_per_piece, *m.shape), m.dtype), metrics
-        )
-        return jax.lax.fori_loop(0, count, body, (state, curves))
-
-    if vectorize:
-        axes = (STATE_AXES, 0)
-        return jax.vmap(advance_seed, in_axes=axes, out_axes=axes)(state, inputs)
-
-    def advance_in_turn(
-        seed: tuple[Params, optax.OptState, RunInputs],
-    ) -> tuple[TrainState, Metrics]:
-        params, opt_state, inputs = seed
-        return advance_seed(TrainState(params, opt_state, state.step), inputs)
-
-    seeds = (state.params, state.opt_state, inputs)
-    advanced, curves = jax.lax.map(advance_in_turn, seeds)
-    return advanced._replace(step=state.step + count), curves
-
-
-class _Worker(NamedTuple):
-    """A device with its copy of what all seeds share, and what is compiled for it."""
-
-    device: Device
-    program: Any
-    key: jax.Array
-    start: Callable[..., Any]
-    advance: Callable[..., Any]
-
-
-class _Block(NamedTuple):
-    """Seeds that run together, and where."""
-
-    worker: _Worker
-    state: TrainState
-    inputs: RunInputs
-
-
-def _compile(
-    device: Device,
-    program: Any,
-    key: jax.Array,
-    ids: np.ndarray,
-    hyper: Any,
-    updates_per_piece: int,
-    vectorize: bool | None,
-) -> _Worker:
-    """Compile for a device, given the seeds of any block."""
-    vectorize = device.platform != "cpu" if vectorize is None else vectorize
-    program, key, ids, hyper = jax.device_put((program, key, ids, hyper), device)
-    home = jax.sharding.SingleDeviceSharding(device)
-    state, inputs = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=home),
-        jax.eval_shape(_start_seeds, program, key, ids, hyper),
+    return SeedResult(
+        seed_ids=ids,
+        params=last.params,
+        opt_state=last.opt_state,
+        metrics=metrics,
+        seconds=Seconds(compiled - began, started - compiled, np.array(seconds)),
+        status=last.status,
+        best=last.best,
+        state=last,
     )
-    start = _start_seeds.lower(program, key, ids, hyper)
-    advance = _advance_seeds.lower(
-        program,
-        state,
-        inputs,
-        np.int32(0),
-        updates_per_piece=updates_per_piece,
-        vectorize=vectorize,
-    )
-    return _Worker(device, program, key, start.compile(), advance.compile())
 
 
-def _start(worker: _Worker, ids: np.ndarray, hyper: Any) -> _Block:
-    ids, hyper = jax.device_put((ids, hyper), worker.device)
-    state, inputs = worker.start(worker.program, worker.key, ids, hyper)
-    return _Block(worker, state, inputs)
-
-
-def _advance(
-    blocks: list[_Block], count: int, num_seeds: int
-) -> tuple[list[_Block], dict[str, np.ndarray]]:
-    """Make `count` updates in all blocks; return the curves `[S, count, ...]`.
-
-    Dispatch does not wait, so blocks on different devices run at the same time.
-    """
-    advanced, curves = [], []
-    for block in blocks:
-        state, block_curves = block.worker.advance(
-            block.worker.program, block.state, block.inputs, np.int32(count)
-        )
-        advanced.append(block._replace(state=state))
-        curves.append(block_curves)
-    whole = _gather(curves, num_seeds)
-    return advanced, {name: curve[:, :count] for name, curve in whole.items()}
-
-
-def _gather(parts: list[Any], num_seeds: int) -> Any:
-    """Fetch pytrees `[seed_block, ...]` of all blocks; return one, `[S, ...]`."""
-
-    def join(*leaves: Any) -> Any:
-        if jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):  # NumPy has no keys
-            data = join(*map(jax.random.key_data, leaves))
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaves[0]))
-        return np.concatenate(jax.device_get(leaves))[:num_seeds]
-
-    return jax.tree.map(join, *parts)
-
-
-def _fill_blocks(ids: np.ndarray, hyper: Any, width: int) -> list[tuple[Any, Any]]:
-    """Deal the seeds and their hyper to blocks; fill the last one with repeats."""
-    num_blocks = -(-len(ids) // width)
-    rows = np.resize(np.arange(len(ids)), (num_blocks, width))
-    return [
-        (ids[row].astype(np.uint32), jax.tree.map(lambda leaf, r=row: leaf[r], hyper))
-        for row in rows
+def _take_state(blocks: list[Block], ids: np.ndarray, step: int) -> SeedState:
+    parts = [
+        (*block.state.train[:2], block.state.status, block.state.best)
+        for block in blocks
     ]
+    return SeedState(ids.copy(), step, *gather(parts, len(ids)))
+
+
+def _rows_of(state: SeedState | None, row: np.ndarray) -> GuardedState | None:
+    """Return what a block goes on from."""
+    if state is None:
+        return None
+    params, opt_state, status, best = jax.tree.map(lambda leaf: leaf[row], state[2:])
+    train = TrainState(params, opt_state, jnp.int32(state.step))
+    return GuardedState(train, status, best)
+
+
+def _check_state(state: SeedState, ids: np.ndarray, num_updates: int) -> int:
+    """Return the step that a state stands at, if these seeds can go on from it."""
+    if state.seed_ids.tolist() != ids.tolist():
+        expected = f"the state of the seeds {ids.tolist()}"
+        raise invalid("state", expected, f"that of {state.seed_ids.tolist()}")
+    if state.step > num_updates:
+        expected = f"at most {num_updates} updates made"
+        raise invalid("state", expected, state.step)
+    return state.step
 
 
 def _check_seed_ids(seed_ids: Any) -> np.ndarray:
