@@ -130,18 +130,16 @@ def _name(entry: Mapping[str, Any]) -> str:
 def _layer(entry: Mapping[str, Any], counts: dict[str, int]) -> LayerConfig:
     class_name, name = entry.get("class_name"), _name(entry)
     registered = entry.get("registered_name")
-    known = isinstance(class_name, str) and class_name in GROUPS
-    if not known or registered not in (None, class_name):
+    known = class_name if isinstance(class_name, str) else ""
+    if known not in GROUPS or registered not in (None, class_name):
         found = registered or class_name
         expected = f"one of {', '.join(GROUPS)}"
         raise invalid(f"the class of layer {show(name)}", expected, show(found))
-    group = GROUPS[class_name]
+    group = GROUPS[known]
     number = counts.get(group, 0)
     counts[group] = number + 1
     config = _mapping(f"the config of layer {show(name)}", entry.get("config"))
-    return LayerConfig(
-        name, class_name, config, f"{group}_{number}" if number else group
-    )
+    return LayerConfig(name, known, config, f"{group}_{number}" if number else group)
 
 
 def _is_mask(entry: Mapping[str, Any]) -> bool:
