@@ -39,7 +39,7 @@ Target = Literal["close", "log_return"]
 
 _SECONDS_PER_DAY = 86_400
 _TIME = r"unix|unix_timestamp|timestamp|date|time|datetime|open_time|snapped_at"
-_CLOSE = r"close|close_usd|closing_price_usd|price|last"
+_CLOSE = r"close|close_usd|closing_price_usd|price|priceusd|last"
 _TRADES = ("unix", "price", "amount")  # a bitcoincharts dump of trades has no header
 
 

@@ -4,6 +4,7 @@ ISO 8601, seconds or milliseconds since 1970, 20/06/2021 or 06/20/2021, Jun 20, 
 """
 
 import datetime
+import math
 import re
 from array import array
 from typing import NamedTuple
@@ -59,9 +60,8 @@ def parse_time(text: str) -> Reading:
     text = text.strip()
     if _NUMBER.fullmatch(text) and not _COMPACT.fullmatch(text):
         seconds = float(text)
-        while seconds >= _LATEST:
-            seconds /= 1000
-        return _both(seconds)
+        finer = (seconds / 1000**power for power in range(4))  # down to nanoseconds
+        return _both(next((time for time in finer if time < _LATEST), math.inf))
     try:
         return _both(_seconds(datetime.datetime.fromisoformat(text)))
     except ValueError:

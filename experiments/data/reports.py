@@ -121,11 +121,10 @@ class Tally:
         notes = tuple(note for note in notes if note)
         name, unit = self.path.name, self.unit
         report = Report(name, sha256, unit, self.rows, kept, dropped, notes)
-        too_many = self._unreadable > MAX_UNREADABLE_SHARE * self.rows
-        if not kept or too_many:
-            raise unusable(
-                self.path,
-                f"is not {self.kind}, or is damaged: {report}",
-                "Get the file again, or give another one with --data-dir",
-            )
-        return report
+        if self._unreadable > MAX_UNREADABLE_SHARE * self.rows:
+            problem = f"is not {self.kind}, or is damaged: {report}"
+        elif not kept:
+            problem = f"has nothing to use: {report}"
+        else:
+            return report
+        raise unusable(self.path, problem, "Give another one with --data-dir")
