@@ -135,6 +135,8 @@ class RNNCell(nnx.RNNCellBase):
     def set_params(self, params: Params) -> None:
         """Replace the values of the parameters by those of a `NamedTuple` of arrays.
 
+        As `nnx.update` does: the arrays keep the dtype and sharding they come with.
+
         Raises:
             ValueError: If the structure or a shape does not fit.
         """
@@ -445,7 +447,7 @@ def _is_variable(node: Any) -> bool:
 
 def _required(rngs: Any) -> nnx.Rngs:
     if not isinstance(rngs, nnx.Rngs):
-        raise invalid("rngs", "random streams such as nnx.Rngs(0)", repr(rngs))
+        raise invalid("rngs", "random streams such as nnx.Rngs(0)", type(rngs).__name__)
     return rngs
 
 

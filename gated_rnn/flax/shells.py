@@ -189,14 +189,19 @@ def annotate(
 def check_cell(cell: Any) -> None:
     """Raise unless `cell` is a cell of this package or one like it."""
     if isinstance(cell, type) or not hasattr(cell, "gate"):
-        raise invalid("cell", "a gated_rnn cell such as LSTM(16)", repr(cell))
+        raise invalid("cell", "a gated_rnn cell such as LSTM(16)", _kind(cell))
 
 
 def check_network(net: Any) -> None:
     """Raise unless `net` is a network of this package or one like it."""
     if isinstance(net, type) or not hasattr(net, "init_carry") or hasattr(net, "gate"):
         expected = "a gated_rnn network such as Stack(RNN(LSTM(16)), Dense(1))"
-        raise invalid("net", expected, repr(net))
+        raise invalid("net", expected, _kind(net))
+
+
+def _kind(value: Any) -> str:
+    """Return what a value is, in a word: others' modules print in many lines."""
+    return repr(value) if isinstance(value, type) else type(value).__name__
 
 
 def check_engine_of(cell: Cell, engine: Engine | None) -> None:
