@@ -17,12 +17,14 @@ import numpy as np
 import pytest
 
 from gated_rnn import GRU, LSTM
+from gated_rnn.initializers import Zeros
 from tests.conversion import comparing
 from tests.conversion.comparing import B, F, H
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "conventions.md"
 NUM_STEPS = 4
 MANY = 400  # hidden features, where a distribution shows
+ZEROS = jax.nn.initializers.zeros  # quicker than an orthogonal matrix of that size
 
 
 def read_table(first_column):
@@ -52,6 +54,7 @@ class Library(NamedTuple):
         shape: Of what it stores as its kernel, in letters.
         step: A function (carry, inputs) -> carry; the LSTM's carry is a pair.
         forget_biases: What the library gives to f, for `MANY` hidden features.
+        compiled: Whether the step runs in JAX.
     """
 
     kernel: np.ndarray
@@ -61,6 +64,7 @@ class Library(NamedTuple):
     shape: str
     step: object
     forget_biases: tuple = ()
+    compiled: bool = True
 
 
 def letters(shape, num_gates):
@@ -87,7 +91,8 @@ def keras_cell(name, seed, *args, **kwargs):
 
 def our_lstm(order):
     def init(features):
-        return LSTM(features).init(jax.random.key(0), F)
+        cell = LSTM(features, recurrent_init=Zeros())
+        return cell.init(jax.random.key(0), F)
 
     params = comparing.draw(1, init(H))
     cell, carry_type = LSTM(H), type(LSTM(H).init_carry())
@@ -112,7 +117,8 @@ def linen_lstm(order):
     zeros = np.zeros((B, H), np.float32)
 
     def init(features):
-        cell, carry = linen.LSTMCell(features), np.zeros((B, features), np.float32)
+        cell = linen.LSTMCell(features, recurrent_kernel_init=ZEROS)
+        carry = np.zeros((B, features), np.float32)
         inputs = np.zeros((B, F), np.float32)
         return cell.init(jax.random.key(0), (carry, carry), inputs)["params"]
 
@@ -139,7 +145,7 @@ def nnx_lstm(order):
     params = comparing.draw(3, nnx.to_pure_dict(state))
     nnx.replace_by_pure_dict(state, params)
     nnx.update(cell, state)
-    many = nnx.OptimizedLSTMCell(F, MANY, rngs=nnx.Rngs(0))
+    many = nnx.OptimizedLSTMCell(F, MANY, recurrent_kernel_init=ZEROS, rngs=nnx.Rngs(0))
     return Library(
         params["dense_i"]["kernel"],
         params["dense_h"]["kernel"],
@@ -200,7 +206,7 @@ def equinox_lstm(order):
 
 def keras_lstm(order):
     cell, weights = keras_cell("LSTMCell", 6, H)
-    _, many = keras_cell("LSTMCell", None, MANY)
+    _, many = keras_cell("LSTMCell", None, MANY, recurrent_initializer="zeros")
     return Library(
         *weights[:2],
         weights[2],
@@ -238,6 +244,7 @@ def torch_cell(name, num_gates, seed):
         letters(arrays["weight_ih"].shape, num_gates),
         step,
         (many.bias_ih.detach().numpy()[f], many.bias_hh.detach().numpy()[f]),
+        compiled=False,
     )
 
 
@@ -462,9 +469,10 @@ INPUTS = comparing.draw(40, np.zeros((NUM_STEPS, B, F)))
 
 def measure_distance(library, step_of_row, carry):
     """Return a function of a row: how far a library is from it after some steps."""
+    step = jax.jit(library.step) if library.compiled else library.step
     theirs = carry
     for inputs in INPUTS:
-        theirs = library.step(theirs, inputs)
+        theirs = step(theirs, inputs)
     theirs = [np.asarray(leaf) for leaf in jax.tree.leaves(theirs)]
 
     def distance(row):
