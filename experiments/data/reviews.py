@@ -253,10 +253,13 @@ def _folder_members(path: Path) -> Iterator[tuple[str, str, str, bytes]]:
 
 
 def _archive_members(path: Path) -> Iterator[tuple[str, str, str, bytes]]:
-    """Read the archive as it stands; nothing is unpacked to disk."""
+    """Read the archive as it stands; nothing is unpacked to disk.
+
+    Always as gzip, which knows its end: tarfile takes a cut tar for a short one.
+    """
     check_file(path)
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with tarfile.open(path, "r:gz") as archive:
             for member in archive:
                 match = _IMDB_MEMBER.fullmatch(member.name)
                 file = archive.extractfile(member) if match else None

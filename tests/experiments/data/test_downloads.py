@@ -31,7 +31,7 @@ class Server:
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):  # noqa: N802, the name http.server calls
+            def do_GET(self):
                 answer = outer.answers[min(outer.num_requests, len(outer.answers) - 1)]
                 outer.num_requests += 1
                 self.send_response(answer.status)

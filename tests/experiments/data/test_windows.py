@@ -66,7 +66,11 @@ def test_scaling_is_that_of_the_training_part(scaling):
     else:
         expected = (SERIES - train.mean()) / train.std()
     starts = {"train": 5, "valid": 16, "test": 19}
-    for name, part in (("train", data.train), ("valid", data.valid), ("test", data.test)):
+    for name, part in (
+        ("train", data.train),
+        ("valid", data.valid),
+        ("test", data.test),
+    ):
         assert part.positions[0] == starts[name]
         for row, at in enumerate(part.positions):
             np.testing.assert_allclose(part.inputs[row], expected[at - 5 : at])
