@@ -6,6 +6,7 @@ once, over all devices, each with the same bits whichever others run beside it.
 what was trained.
 """
 
+from gated_rnn.training.checkpoints import CheckpointError, Checkpoints
 from gated_rnn.training.evaluation import evaluate, predict
 from gated_rnn.training.guarded import Best, Status, StopReason
 from gated_rnn.training.loop import (
@@ -18,6 +19,7 @@ from gated_rnn.training.loop import (
 )
 from gated_rnn.training.optimizer import make_optimizer
 from gated_rnn.training.piece_schedule import PieceSchedule, PieceState
+from gated_rnn.training.resumable import Stopped, train_resumable
 from gated_rnn.training.seeds import (
     Piece,
     Seconds,
@@ -29,6 +31,8 @@ from gated_rnn.training.truncated import make_truncated_step, truncated_epoch
 
 __all__ = [
     "Best",
+    "CheckpointError",
+    "Checkpoints",
     "Piece",
     "PieceSchedule",
     "PieceState",
@@ -38,6 +42,7 @@ __all__ = [
     "SeedState",
     "Status",
     "StopReason",
+    "Stopped",
     "TrainResult",
     "TrainState",
     "evaluate",
@@ -47,6 +52,7 @@ __all__ = [
     "make_truncated_step",
     "predict",
     "train",
+    "train_resumable",
     "train_seeds",
     "truncated_epoch",
 ]

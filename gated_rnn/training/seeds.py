@@ -219,7 +219,7 @@ def train_seeds(
         ((3, 2), (3, 25))
     """
     check_key(key)
-    ids = _check_seed_ids(seed_ids)
+    ids = check_seed_ids(seed_ids)
     check_count("num_updates", num_updates)
     check_positive("updates_per_piece", updates_per_piece)
     check_positive("seed_block", seed_block)
@@ -320,7 +320,7 @@ def _check_state(state: SeedState, ids: np.ndarray, num_updates: int) -> int:
     return state.step
 
 
-def _check_seed_ids(seed_ids: Any) -> np.ndarray:
+def check_seed_ids(seed_ids: Any) -> np.ndarray:
     ids = np.asarray(seed_ids)
     if (
         ids.ndim != 1
