@@ -64,7 +64,7 @@ def pad(
     shape = (num_steps, len(sequences), *sequences[0].shape[1:])
     values = np.full(shape, fill, sequences[0].dtype)
     for row, (sequence, length) in enumerate(zip(sequences, lengths, strict=True)):
-        part = sequence[:length] if keep == "start" else sequence[-length or None :]
+        part = sequence[:length] if keep == "start" else sequence[-length:]
         values[:length, row] = part[:length]
     return Padded(values, np.array(lengths, np.int32))
 
