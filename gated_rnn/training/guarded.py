@@ -6,6 +6,7 @@ ends changes no bit of the runs beside it.
 
 import enum
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -91,8 +92,8 @@ class Rules(NamedTuple):
 
     Attributes:
         validate_every: Updates between two calls of `Problem.validate`.
-        patience: A seed stops when so many updates have brought no improvement; None:
-            never.
+        patience: A seed stops when so many updates have brought no improvement, at
+            least `validate_every`; None: never.
         min_improvement: By how much a validation must be lower to be an improvement.
     """
 
@@ -103,14 +104,17 @@ class Rules(NamedTuple):
     def check(self, problem: Problem) -> None:
         """Raise unless the rules can be applied to the problem."""
         check_positive("validate_every", self.validate_every)
-        if not self.min_improvement >= 0:
-            expected = "a number of at least 0"
+        if not 0 <= self.min_improvement < math.inf:
+            expected = "a finite number of at least 0"
             raise invalid("min_improvement", expected, self.min_improvement)
         if self.patience is None:
             return
         check_positive("patience", self.patience)
         if problem.validate is None:
             raise invalid("patience", "None where nothing is validated", self.patience)
+        if self.patience < self.validate_every:  # it would stop before the first one
+            expected = f"at least validate_every, {self.validate_every}"
+            raise invalid("patience", expected, self.patience)
 
 
 def start_guarded(

@@ -26,6 +26,7 @@ from gated_rnn.training.loop import (
     RunInputs,
     TrainState,
 )
+from gated_rnn.types import invalid
 
 __all__ = [
     "Block",
@@ -225,8 +226,32 @@ def start_block(worker: Worker, ids: np.ndarray, hyper: Any, state: Any) -> Bloc
     ids, hyper = jax.device_put((ids, hyper), worker.device)
     first, inputs = worker.start(worker.functions, worker.key, ids, hyper)
     if state is not None:
+        _check_fits(state, first)
         first = jax.device_put(state, worker.device)
     return Block(worker, first, inputs)
+
+
+def _check_fits(state: GuardedState, first: GuardedState) -> None:
+    """Raise unless a state is one of this problem, optimiser and rules."""
+
+    def describe(state: GuardedState) -> dict[str, str]:
+        leaves = jax.tree_util.tree_leaves_with_path(state)
+        names = [
+            jax.tree_util.keystr(path).removeprefix(".train") for path, _ in leaves
+        ]
+        kinds = [f"{leaf.dtype}{list(leaf.shape[1:])}" for _, leaf in leaves]
+        return dict(zip(names, kinds, strict=True))
+
+    expected, got = describe(first), describe(state)
+    for name in {**expected, **got}:
+        if expected.get(name) != got.get(name):
+            said = [
+                f"{name} of {d[name]}" if name in d else f"no {name}"
+                for d in (expected, got)
+            ]
+            raise invalid("state", *said)
+    if jax.tree.structure(state) != jax.tree.structure(first):
+        raise invalid("state", *map(str, map(jax.tree.structure, (first, state))))
 
 
 def advance_blocks(

@@ -189,8 +189,8 @@ def train_seeds(
         vectorize: Whether the seeds of a block run side by side. None: on everything
             but a CPU. The two agree up to rounding.
         validate_every: Updates between two calls of `problem.validate`.
-        patience: A seed stops when so many updates have brought no improvement of the
-            validation; None: never.
+        patience: A seed stops when so many updates, at least `validate_every`, have
+            brought no improvement of the validation; None: never.
         min_improvement: By how much it must fall to be an improvement.
         state: Go on from here, a run of the same arguments; `num_updates` counts from
             the first update of that run. None: start.
@@ -314,8 +314,8 @@ def _check_state(state: SeedState, ids: np.ndarray, num_updates: int) -> int:
     if state.seed_ids.tolist() != ids.tolist():
         expected = f"the state of the seeds {ids.tolist()}"
         raise invalid("state", expected, f"that of {state.seed_ids.tolist()}")
-    if state.step > num_updates:
-        expected = f"at most {num_updates} updates made"
+    if not 0 <= state.step <= num_updates:
+        expected = f"0 to {num_updates} updates made"
         raise invalid("state", expected, state.step)
     return state.step
 
