@@ -18,6 +18,7 @@ import tyro
 from rich.console import Console
 
 from experiments.record import num_cores
+from gated_rnn.training import Stopped
 
 ConfigT = TypeVar("ConfigT")
 
@@ -51,7 +52,7 @@ def run_command(
         arguments: The command line; None for that of the process.
 
     Returns:
-        The exit status: 0, 2 for a usage error, 130 when interrupted.
+        The exit status: 0, 2 for a usage error, 130 when interrupted or stopped.
     """
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     try:
@@ -61,6 +62,9 @@ def run_command(
     except UsageError as error:
         errors.print(f"{module}: {error}")
         return USAGE_STATUS
+    except Stopped as stop:
+        errors.print(f"{module}: {stop}; all is saved, go on with --resume.")
+        return INTERRUPTED_STATUS
     except KeyboardInterrupt:
         errors.print(f"{module}: interrupted; no results were written.")
         return INTERRUPTED_STATUS

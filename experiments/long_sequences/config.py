@@ -7,6 +7,7 @@ from typing import Literal
 
 from experiments.data.price_process import PriceProcess
 from experiments.data.published_curves import NUM_EPOCHS as PAPER_EPOCHS
+from experiments.run_config import RunConfig
 from gated_rnn.types import check_positive, invalid
 
 #: As many as two cores train in five minutes; chosen by measurement, see the README.
@@ -15,8 +16,8 @@ _MIN_SEED_BLOCK = 2  # of gated_rnn.training.train_seeds
 _MIN_PERIOD = 2.0  # steps: anything faster looks like a slower wave
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(RunConfig):
     """LSTM against GRU on long sequences of prices, over several random seeds.
 
     Repeats the experiment of E. Muccino, "LSTM vs GRU: Experimental Comparison",
@@ -61,14 +62,12 @@ class Config:
         shared_data: All seeds train on one data set, as the text's one run did. Without
             it each seed draws its own, and intervals speak of the process, not of one
             draw.
-        seed: Root of all randomness.
         seed_block: Seeds that run side by side in one program, on one device. With 2,
             four seeds keep two cores busy.
         chunk_size: Steps between two checkpoints in time, which save memory for a
             second forward pass; 0 keeps everything.
         timing_rounds: Rounds of one epoch of each cell in turn, at the end, to compare
             their speed on equal terms; 0 leaves them out.
-        output_dir: Folder for the results, made if need be.
     """
 
     cells: tuple[Literal["lstm", "gru"], ...] = ("lstm", "gru")
@@ -89,7 +88,6 @@ class Config:
     target_scaling: Literal["zscore", "raw"] = "zscore"
     loss: Literal["sum", "mean"] = "sum"
     shared_data: bool = False
-    seed: int = 0
     seed_block: int = 2
     chunk_size: int = 0
     timing_rounds: int = 5
@@ -97,6 +95,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained; `paper` sets the number of epochs."""
+        super().__post_init__()
         if not self.cells or len(set(self.cells)) < len(self.cells):
             raise invalid("cells", "each cell at most once, at least one", self.cells)
         for name in _POSITIVE_INTEGERS:
@@ -111,7 +110,6 @@ class Config:
             if not _MIN_PERIOD <= period < math.inf:
                 expected = f"two numbers of at least {_MIN_PERIOD:g} steps"
                 raise invalid("periods", expected, self.periods)
-        self._check("seed", "an integer below 2^63", lambda value: value < 2**63)
         self._check("discount", "a number in [0, 1)", lambda value: 0 <= value < 1)
         self._check(
             "seed_block",
@@ -139,7 +137,6 @@ _POSITIVE_INTEGERS = (
     "input_window",
 )
 _NOT_NEGATIVE = (
-    "seed",
     "chunk_size",
     "timing_rounds",
     "angle_step",

@@ -19,7 +19,6 @@ from experiments.long_sequences.problem import (
 )
 from experiments.long_sequences.tables import report_notes, report_tables
 from experiments.plots import plot_curves
-from experiments.progress import show_progress
 from experiments.record import (
     RECORD_NAME,
     environment,
@@ -28,6 +27,8 @@ from experiments.record import (
     write_record,
 )
 from experiments.tables import to_markdown, to_rich
+from experiments.training import heed_signals, prepare_run
+from experiments.training import train as train_resumable
 from gated_rnn.training import SeedResult, make_optimizer, train_seeds
 
 EXPERIMENT = "long_sequences"
@@ -55,9 +56,17 @@ def run(config: Config, console: Console) -> None:
         console: Where progress and the tables go.
 
     Raises:
-        UsageError: If the output directory cannot be written; nothing is trained then.
+        UsageError: If the output directory cannot be written, or its run not be gone on
+            with; nothing is trained then.
+        Stopped: If a signal asked for it; all is saved.
     """
     check_output_dir(config.output_dir)
+    prepare_run(config, console)
+    with heed_signals():
+        _run(config, console)
+
+
+def _run(config: Config, console: Console) -> None:
     began = time.perf_counter()
     keys = _Keys(*jax.random.split(jax.random.key(config.seed), 3))
     data_ids = [0] if config.shared_data else list(range(config.num_seeds))
@@ -65,28 +74,37 @@ def run(config: Config, console: Console) -> None:
     problems = {cell: make_problem(config, cell, keys.data) for cell in config.cells}
     optimizer = make_optimizer(config.learning_rate, config.max_grad_norm, eps=ADAM_EPS)
 
-    def train(cell: str, num_updates: int, on_piece=None) -> SeedResult:
-        seed_ids = np.arange(config.num_seeds)
-        return train_seeds(
+    seed_ids = np.arange(config.num_seeds)
+    options = {
+        "optimizer": optimizer,
+        "hyper": seed_ids,
+        "updates_per_piece": UPDATES_PER_PIECE,
+        "seed_block": config.seed_block,
+    }
+    results = {
+        cell: train_resumable(
+            config,
+            console,
+            cell,
             problems[cell],
             keys.training,
             seed_ids,
-            num_updates,
-            optimizer=optimizer,
-            hyper=seed_ids,
-            updates_per_piece=UPDATES_PER_PIECE,
-            seed_block=config.seed_block,
-            on_piece=on_piece,
+            config.num_epochs,
+            **options,
         )
+        for cell in config.cells
+    }
 
-    results = {}
-    for cell in config.cells:
-        with show_progress(console, cell.upper(), config.num_epochs) as on_piece:
-            results[cell] = train(cell, config.num_epochs, on_piece)
+    def time_epoch(cell: str) -> float:
+        result = train_seeds(
+            problems[cell], keys.training, seed_ids, UPDATES_PER_PIECE, **options
+        )
+        return float(result.seconds.pieces.sum())
+
     measured = report.Measured(
         losses={cell: result.metrics["loss"] for cell, result in results.items()},
         seconds={cell: result.seconds for cell, result in results.items()},
-        rounds=_time_rounds(config, train),
+        rounds=_time_rounds(config, time_epoch),
         baselines=baselines,
         parameters={cell: count_parameters(config, cell) for cell in config.cells},
     )
@@ -98,7 +116,7 @@ def run(config: Config, console: Console) -> None:
 
 
 def _time_rounds(
-    config: Config, train: Callable[[str, int], SeedResult]
+    config: Config, time_epoch: Callable[[str], float]
 ) -> dict[str, list[float]]:
     """Train one epoch of each cell in turn; return the seconds that each took.
 
@@ -109,8 +127,7 @@ def _time_rounds(
     if len(config.cells) > 1:
         for number in range(config.timing_rounds):
             for cell in config.cells[:: 1 if number % 2 == 0 else -1]:
-                seconds = train(cell, UPDATES_PER_PIECE).seconds.pieces
-                rounds[cell].append(float(seconds.sum()))
+                rounds[cell].append(time_epoch(cell))
     return rounds
 
 

@@ -1,0 +1,178 @@
+"""The one way in which experiments train: resumable, with progress and metrics."""
+
+import contextlib
+import itertools
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from experiments.command import UsageError
+from experiments.progress import show_progress
+from experiments.record import to_json
+from experiments.run_config import RunConfig
+from experiments.tensorboard import open_tensorboard
+from gated_rnn.training import (
+    CheckpointError,
+    Checkpoints,
+    Piece,
+    Problem,
+    SeedResult,
+    train_resumable,
+)
+
+CHECKPOINTS_NAME = "checkpoints"
+#: What asks a run to stop; it saves first.
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """Whether the process was asked to stop, and how.
+
+    Attributes:
+        signal: The signal, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+
+#: Of this process: signals know no other place.
+INTERRUPTION = Interruption()
+
+
+@contextlib.contextmanager
+def heed_signals() -> Iterator[None]:
+    """Let a first SIGINT or SIGTERM ask for a stop; a second one ends the process."""
+
+    def ask(number: int, frame: Any) -> None:
+        INTERRUPTION.signal = signal.Signals(number)
+        signal.signal(number, before[number])
+
+    before = {}
+    # Only the main thread may set handlers; elsewhere signals do what they did.
+    with contextlib.suppress(ValueError):
+        for number in SIGNALS:
+            before[number] = signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        INTERRUPTION.signal = None
+
+
+def prepare_run(config: RunConfig, console: Console) -> None:
+    """Make ready what a run needs, once, before anything is trained.
+
+    Without `resume`, the checkpoints of an earlier run are moved aside.
+
+    Args:
+        config: The settings; the output directory exists.
+        console: Where to say so.
+    """
+    if config.compilation_cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(config.compilation_cache))
+    folder = config.output_dir / CHECKPOINTS_NAME
+    if not config.resume and folder.is_dir() and any(folder.iterdir()):
+        aside = _free_name(folder)
+        folder.rename(aside)
+        console.print(
+            f"The checkpoints of an earlier run are now in {aside.name}; "
+            "--resume would have gone on with it.",
+            highlight=False,
+        )
+
+
+def train(
+    config: RunConfig,
+    console: Console,
+    name: str,
+    problem: Problem,
+    key: jax.Array,
+    seed_ids: Any,
+    num_updates: int,
+    **options: Any,
+) -> SeedResult:
+    """Train many seeds of one thing that is compared, such as a cell.
+
+    Progress and what is said about resuming go to the console, metrics of every seed
+    and update to `metrics_NAME.jsonl`, checkpoints to `checkpoints/NAME`.
+
+    Args:
+        config: The settings.
+        console: Where to.
+        name: What is trained; a file name.
+        problem: As for `train_resumable`.
+        key: The same.
+        seed_ids: The same.
+        num_updates: The same.
+        **options: Its other arguments.
+
+    Returns:
+        The result.
+
+    Raises:
+        UsageError: If the run cannot go on, or nothing can be saved.
+        Stopped: If a signal asked for it; all is saved.
+    """
+    label = name.upper()
+    with (
+        show_progress(console, label, num_updates) as on_piece,
+        open_tensorboard(config, name) as on_metrics,
+    ):
+
+        def observe(piece: Piece) -> None:
+            on_piece(piece)
+            on_metrics(piece)
+
+        try:
+            result = train_resumable(
+                problem,
+                key,
+                seed_ids,
+                num_updates,
+                checkpoints=Checkpoints(config.output_dir / CHECKPOINTS_NAME / name),
+                resume=config.resume,
+                identity=to_json(config.identity),
+                metrics_file=config.output_dir / f"metrics_{name}.jsonl",
+                save_seconds=config.save_seconds,
+                should_stop=lambda: INTERRUPTION.signal is not None,
+                on_piece=observe,
+                on_notice=lambda line: console.print(
+                    f"{label}: {line}", highlight=False
+                ),
+                **options,
+            )
+        except CheckpointError as error:
+            raise UsageError(str(error)) from error
+    for seed_id, (reason, step) in result.ended.items():
+        words = reason.name.lower().replace("_", " ")
+        console.print(
+            f"{label}: seed {seed_id} ended at update {step}: {words}.", highlight=False
+        )
+    return result
+
+
+def only_seed(result: SeedResult, seed_id: int) -> Any:
+    """Return the parameters of one seed: the best ones where there is a validation.
+
+    Args:
+        result: Of `train`.
+        seed_id: Which.
+
+    Returns:
+        The parameters.
+    """
+    row = result.seed_ids.tolist().index(seed_id)
+    params = result.params if result.best is None else result.best.params
+    return jax.tree.map(lambda leaf: np.asarray(leaf[row]), params)
+
+
+def _free_name(folder: Path) -> Path:
+    names = (folder.with_name(f"{folder.name}_{n}") for n in itertools.count(1))
+    return next(name for name in names if not name.exists())
