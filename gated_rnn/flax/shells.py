@@ -86,10 +86,12 @@ def to_time_major(
     def move(name: str, flags: jax.Array | None) -> jax.Array | None:
         if flags is None or axis == 0:
             return flags
-        if jnp.shape(flags) != shape:
-            expected = f"a bool array of shape {layout}] = {shape}"
-            raise invalid(name, expected, f"shape {jnp.shape(flags)}")
-        return jnp.moveaxis(jnp.asarray(flags), axis, 0)
+        expected = f"a bool array of shape {layout}] = {shape}"
+        if not hasattr(flags, "shape"):
+            raise invalid(name, expected, f"a {type(flags).__name__}")
+        if flags.shape != shape:
+            raise invalid(name, expected, f"shape {flags.shape}")
+        return jnp.moveaxis(flags, axis, 0)
 
     mask = move("mask", mask)
     if seq_lengths is not None:

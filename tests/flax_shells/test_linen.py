@@ -491,6 +491,7 @@ CARRY = (np.zeros((B, H), np.float32),) * 2
         ("lengths", ["integer", "float32"], X, {"seq_lengths": ONES + 0.5}),
         ("mask", ["[*batch, T] = (6, 7)", "(7, 6)"], X, {"mask": MASK.T}),
         ("mask", ["(6, 7)", "(7, 6)"], X_TB, {"mask": MASK, "time_major": True}),
+        ("mask", ["bool", "a list"], X, {"mask": MASK.tolist()}),
         ("mask", ["bool", "int32"], X, {"mask": MASK.astype(np.int32)}),
         ("resets", ["[*batch, T] = (6, 7)", "(6,)"], X, {"resets": MASK[:, 0]}),
         ("keep_order", ["aligned"], X, {"reverse": True, "keep_order": False}),
