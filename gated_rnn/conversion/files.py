@@ -18,9 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from gated_rnn.conversion.descriptions import build_network, describe_network
+from gated_rnn.conversion.shapes import (
+    in_features_of,
+    match_leaves,
+    name_leaves,
+    shapes_of,
+)
 from gated_rnn.networks import Network
-from gated_rnn.networks.network import reads_tokens
-from gated_rnn.types import Params, Shape, invalid
+from gated_rnn.types import Params, invalid
 
 __all__ = ["load_metadata", "load_model", "save_model"]
 
@@ -105,15 +110,15 @@ def save_model(
     """
     safetensors = _import_safetensors()
     description = {
-        "in_features": _in_features(network, params),
+        "in_features": in_features_of(network, params),
         "network": describe_network(network, custom_objects),
     }
     text = json.dumps(description, allow_nan=False)
     if len(text) > MAX_DESCRIPTION:
         expected = f"a description of at most {MAX_DESCRIPTION} characters"
         raise invalid("network", expected, f"{len(text)} characters")
-    expected_params = _shapes(network, description["in_features"])
-    named = _match_tensors("params", expected_params, _named_leaves(params))
+    expected_params = shapes_of(network, description["in_features"])
+    named = match_leaves("params", expected_params, name_leaves(params))
     tensors = {name: np.asarray(leaf, order="C") for name, leaf in named.items()}
     for name, tensor in tensors.items():
         if tensor.dtype not in [np.dtype(dtype) for dtype in _DTYPES.values()]:
@@ -160,13 +165,13 @@ def load_model(
     ):
         raise _damaged(path, "another number of input features than the parameters")
     network = build_network(description["network"], custom_objects, max_features=size)
-    expected = _shapes(network, in_features)
-    tensors = _match_tensors(str(path), expected, content.tensors)
+    expected = shapes_of(network, in_features)
+    tensors = match_leaves(str(path), expected, content.tensors)
     for name, tensor in tensors.items():
         if jax.dtypes.canonicalize_dtype(tensor.dtype) != tensor.dtype:
             needed = f"jax_enable_x64 for the {tensor.dtype} numbers of {name!r}"
             raise invalid(str(path), needed, "it disabled")
-    leaves = [jnp.asarray(tensors[name]) for name in _named_leaves(expected)]
+    leaves = [jnp.asarray(tensors[name]) for name in name_leaves(expected)]
     return network, jax.tree.unflatten(jax.tree.structure(expected), leaves)
 
 
@@ -255,53 +260,3 @@ def _parse(path: str | PathLike[str], text: str | bytes) -> Any:
         return json.loads(text)
     except (RecursionError, ValueError):
         raise _damaged(path, "a text that is no JSON, or too deep") from None
-
-
-def _in_features(network: Network, params: Params) -> int | None:
-    """Return F: the rows of the first array, which is a kernel; None for tokens."""
-    leaves = jax.tree.leaves(params)
-    if reads_tokens(network) or not leaves:
-        return None
-    if np.ndim(leaves[0]) < 2:
-        raise invalid("params", "a kernel first", f"shape {np.shape(leaves[0])}")
-    return int(np.shape(leaves[0])[-2])
-
-
-def _shapes(network: Network, in_features: int | None) -> Params:
-    """Return what `network.init` would, as shapes."""
-    init: Any = network.init  # tokens have no in_features
-    try:
-        return jax.eval_shape(lambda key: init(key, in_features), jax.random.key(0))
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError) as e:
-        reason = " ".join(str(e).split())[:200]
-        raise invalid("network", "one whose init runs", reason) from None
-
-
-def _named_leaves(params: Params) -> dict[str, Any]:
-    """Return the leaves by their paths, such as "0/kernel"."""
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in leaves
-    }
-
-
-def _match_tensors(
-    name: str, expected: Params, tensors: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the arrays in the order of the expected ones, if names and shapes fit."""
-    wanted = _named_leaves(expected)
-    if set(wanted) != set(tensors):
-        odd = sorted(set(wanted) ^ set(tensors))[0]
-        state = "none" if odd in wanted else "one"
-        needed = "the arrays that the network has"
-        raise invalid(name, needed, f"{state} called {odd[:80]!r}")
-    leading: Shape | None = None
-    for key, shape in wanted.items():
-        got = np.shape(tensors[key])
-        own = got[: max(0, len(got) - len(shape.shape))]
-        leading = own if leading is None else leading
-        if own != leading or got[len(own) :] != shape.shape:
-            needed = f"shape {(*leading, *shape.shape)} of {key!r}"
-            raise invalid(name, needed, f"shape {got}")
-    return {key: tensors[key] for key in wanted}

@@ -17,6 +17,12 @@ from gated_rnn.conversion.keras_configs import LayerConfig, field_of, read_layer
 from gated_rnn.conversion.keras_files import read_file, read_weights
 from gated_rnn.conversion.keras_layers import Unit, count_weights, make_unit
 from gated_rnn.conversion.layers import split_layers
+from gated_rnn.conversion.shapes import (
+    in_features_of,
+    match_leaves,
+    name_leaves,
+    shapes_of,
+)
 from gated_rnn.networks import (
     RNN,
     Bidirectional,
@@ -108,9 +114,11 @@ def from_keras(
         raise invalid(
             "config", expected, f"layers {show([each.name for each in layers])}"
         )
-    layer, params = _assemble(units, rates[1:])
-    split_layers(layer, params)  # that each layer reads as much as the one below gives
-    return layer, params
+    network, params = _assemble(units, rates[1:])
+    # Each layer must read as many features as the one below it gives.
+    expected = shapes_of(network, in_features_of(network, params))
+    match_leaves("source", expected, name_leaves(params))
+    return network, params
 
 
 def to_keras(

@@ -96,7 +96,8 @@ def _tell_class(layer: LayerConfig, arrays: Sequence[np.ndarray]) -> str:
         return "Bidirectional"
     if len(arrays) == 1 and "input_dim" in layer.config:
         return "Embedding"
-    if len(arrays) == 1 and "units" in layer.config:
+    recurrent = "recurrent_initializer" in layer.config
+    if len(arrays) == 1 and "units" in layer.config and not recurrent:
         return "Dense"
     if len(arrays) == 2 and arrays[1].ndim == 1:
         return "Dense"
