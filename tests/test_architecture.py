@@ -35,6 +35,7 @@ LAYERS = {
     "inspection": 3,
     "reduction": 3,
     "conversion": 4,
+    "export": 4,
     "flax": 4,
     "training": 4,
 }
@@ -43,7 +44,7 @@ ON_TOP = {"training": 5}
 # It stands beside the layers: nothing in the package uses it.
 WITHOUT_LAYER = {"statistics"}
 # Not re-exported: imported when asked for.
-ON_DEMAND = {"conversion", "flax", "statistics", "training"}
+ON_DEMAND = {"conversion", "export", "flax", "statistics", "training"}
 
 LIBRARIES = {"chex", "jax", "numpy"}
 MORE_LIBRARIES = {

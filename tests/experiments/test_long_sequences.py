@@ -88,7 +88,8 @@ def test_command_trains_both_cells_and_writes_record_and_picture(tmp_path):
         assert cell.upper() in done.stdout
     assert (directory / "loss_curves.png").read_bytes().startswith(PNG)
     assert sorted(path.name for path in directory.iterdir()) == [
-        *("loss_curves.png", "results.json", "summary.md"),
+        *("checkpoints", "loss_curves.png", "metrics_gru.jsonl", "metrics_lstm.jsonl"),
+        *("results.json", "summary.md"),
     ]
 
 
