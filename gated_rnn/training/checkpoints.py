@@ -1,30 +1,33 @@
 """Checkpoints of a run on disk; the newest intact one is found (layer 5).
 
 Orbax writes them: a checkpoint appears under its number only when it is complete, so a
-process may be killed at any instant. A digest tells damage that is not seen otherwise.
+process may be killed at any instant. Damage that comes later shows in its file.
 """
 
-import errno
-import hashlib
-import math
+import contextlib
+import dataclasses
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from gated_rnn.training.checkpoint_file import read_arrays, write_arrays
 from gated_rnn.types import check_positive
 
-__all__ = ["CheckpointError", "Checkpoints", "Loaded"]
+__all__ = ["CheckpointError", "Checkpoints", "Loaded", "reason_of"]
 
-FORMAT = 1
-# What reading a damaged checkpoint raises, depending on where it is damaged.
-_DAMAGE = (OSError, ValueError, LookupError, TypeError, RuntimeError, AttributeError)
-_REASON = re.compile(r"[\r\n]+")
+FILE_NAME = "arrays"
+_INCOMPLETE = ocp.path.step.TMP_DIR_SUFFIX  # Orbax', of what it has not finished
+_NUMBER = re.compile(r"0|[1-9][0-9]*")
+# What writing raises, in Orbax or below; and reading a file that is not ours.
+_FAILURES = (OSError, ValueError, TypeError, RuntimeError)
+_LINE_ENDS = re.compile(r"[\r\n]+")
 _LONGEST_REASON = 200
 
 
@@ -81,7 +84,7 @@ class Checkpoints:
             names = [entry.name for entry in os.scandir(self.directory)]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return sorted(int(name) for name in names if name.isdecimal())
+        return sorted(int(name) for name in names if _NUMBER.fullmatch(name))
 
     def save(
         self, arrays: Mapping[str, np.ndarray], description: Mapping[str, Any]
@@ -98,31 +101,19 @@ class Checkpoints:
         Raises:
             CheckpointError: If it cannot be written; earlier ones stay as they are.
         """
-        arrays = {name: np.asarray(array) for name, array in arrays.items()}
-        packed = _pack(arrays.values())
-        index = [
-            [name, array.dtype.name, list(array.shape)]
-            for name, array in arrays.items()
-        ]
-        about = {
-            "format": FORMAT,
-            "description": dict(description),
-            "arrays": index,
-            "digest": _digest(packed),
-        }
         number = max(self.numbers(), default=-1) + 1
-        items = ocp.args.Composite(
-            about=ocp.args.JsonSave(about), arrays=ocp.args.StandardSave([packed])
-        )
+        content = _Content({"number": number, "run": dict(description)}, dict(arrays))
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            with self._manager() as manager:
-                manager.save(number, args=items, force=True)
-        except _DAMAGE as error:
+            with ocp.Checkpointer(_OneFile()) as checkpointer:
+                checkpointer.save(self.directory / str(number), args=content)
+        except _FAILURES as error:
+            self._delete_incomplete()
             raise CheckpointError(
-                f"Cannot save a checkpoint in {self.directory}: {_why(error)}. "
+                f"Cannot save a checkpoint in {self.directory}: {reason_of(error)}. "
                 "Earlier checkpoints are as they were."
             ) from error
+        self._delete_old()
         return number
 
     def load(self) -> Loaded | None:
@@ -134,11 +125,14 @@ class Checkpoints:
         damaged: list[tuple[int, str]] = []
         for number in reversed(self.numbers()):
             try:
-                arrays, description = self._read(number)
-            except _DAMAGE as error:
-                damaged.append((number, _why(error)))
+                description, arrays = read_arrays(self._file(number))
+                if description["number"] != number:
+                    words = f"its file is that of checkpoint {description['number']}"
+                    raise ValueError(words)
+            except (OSError, ValueError, MemoryError) as error:
+                damaged.append((number, reason_of(error)))
                 continue
-            return Loaded(number, arrays, description, tuple(damaged))
+            return Loaded(number, arrays, description["run"], tuple(damaged))
         if damaged:
             number, reason = damaged[0]
             raise CheckpointError(
@@ -147,67 +141,49 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, number: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        with self._manager() as manager:
-            about = manager.restore(
-                number, args=ocp.args.Composite(about=ocp.args.JsonRestore())
-            )["about"]
-            if about["format"] != FORMAT:
-                raise ValueError(f"its format is {about['format']}, expected {FORMAT}")
-            shapes = [(_dtype(dtype), shape) for _, dtype, shape in about["arrays"]]
-            num_bytes = sum(dtype.itemsize * math.prod(s) for dtype, s in shapes)
-            empty = np.zeros(max(num_bytes, 1), np.uint8)
-            (packed,) = manager.restore(
-                number,
-                args=ocp.args.Composite(arrays=ocp.args.StandardRestore([empty])),
-            )["arrays"]
-        if _digest(packed) != about["digest"]:
-            raise ValueError("its numbers are not those that were saved")
-        names = [name for name, _, _ in about["arrays"]]
-        arrays = dict(zip(names, _unpack(packed, shapes), strict=True))
-        return arrays, about["description"]
+    def _file(self, number: int) -> Path:
+        return self.directory / str(number) / FILE_NAME
 
-    def _manager(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=self.keep, enable_async_checkpointing=False
-        )
-        return ocp.CheckpointManager(self.directory, options=options)
+    def _delete_old(self) -> None:
+        """Delete what is not kept; what cannot be deleted is tried again later."""
+        if jax.process_index() != 0:
+            return
+        ours = [number for number in self.numbers() if self._file(number).exists()]
+        for number in ours[: -self.keep]:
+            folder = self.directory / str(number)
+            incomplete = folder.with_name(folder.name + _INCOMPLETE)
+            with contextlib.suppress(OSError):
+                folder.rename(incomplete)  # at once: no half of one is ever found
+        self._delete_incomplete()
+
+    def _delete_incomplete(self) -> None:
+        for folder in self.directory.glob(f"[0-9]*{_INCOMPLETE}*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _pack(arrays: Iterable[np.ndarray]) -> np.ndarray:
-    """Return the bytes of all arrays, at least one: Orbax refuses an empty array.
+class _OneFile(ocp.CheckpointHandler):
+    """How Orbax writes a `_Content`."""
 
-    One array, since Orbax leaves tasks behind when it cannot read one of several.
-    """
-    parts = [np.frombuffer(array.tobytes(), np.uint8) for array in arrays]
-    padding = np.zeros(0 if any(map(len, parts)) else 1, np.uint8)
-    return np.concatenate([*parts, padding])
+    def save(self, directory: os.PathLike[str], args: "_Content") -> None:
+        if jax.process_index() == 0:
+            write_arrays(Path(directory) / FILE_NAME, args.description, args.arrays)
 
-
-def _unpack(
-    packed: np.ndarray, shapes: list[tuple[np.dtype, list[int]]]
-) -> Iterator[np.ndarray]:
-    first = 0
-    for dtype, shape in shapes:
-        last = first + dtype.itemsize * math.prod(shape)
-        yield np.frombuffer(packed[first:last].tobytes(), dtype).reshape(shape).copy()
-        first = last
+    def restore(self, directory: os.PathLike[str], args: Any = None) -> "_Content":
+        return _Content(*read_arrays(Path(directory) / FILE_NAME))
 
 
-def _digest(packed: np.ndarray) -> str:
-    return hashlib.sha256(packed.tobytes()).hexdigest()
+@ocp.args.register_with_handler(_OneFile, for_save=True, for_restore=True)
+@dataclasses.dataclass
+class _Content(ocp.args.CheckpointArgs):
+    """What a checkpoint holds."""
+
+    description: dict[str, Any]
+    arrays: dict[str, np.ndarray]
 
 
-def _dtype(name: str) -> np.dtype:
-    return jnp.dtype(name)  # knows bfloat16 too
-
-
-def _why(error: BaseException) -> str:
-    """Return the reason in one line without its last full stop."""
+def reason_of(error: BaseException) -> str:
+    """Return why something failed, in one line without its last full stop."""
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
-    for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS):
-        if os.strerror(code) in str(error):  # the words of a library in C++
-            return os.strerror(code)
-    words = _REASON.sub(" ", str(error)).strip().rstrip(".")
+    words = _LINE_ENDS.sub(" ", str(error)).strip().rstrip(".")
     return words[:_LONGEST_REASON] or type(error).__name__
