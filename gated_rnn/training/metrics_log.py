@@ -1,14 +1,16 @@
 """Metrics of every seed and update as JSON lines (layer 5)."""
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gated_rnn.training.checkpoints import CheckpointError, reason_of
 from gated_rnn.training.seeds import Piece
 
 __all__ = ["MetricsLog"]
@@ -35,18 +37,40 @@ class MetricsLog:
         Args:
             parts: Seed ids `[S]` and their metrics from the first update on,
                 `[S, updates, ...]` each.
+
+        Raises:
+            CheckpointError: If it cannot be written; an old one stays as it is.
         """
         fresh = self.path.with_name(f"{self.path.name}.new")
-        with fresh.open("w", encoding="utf-8") as file:
-            for seed_ids, metrics in parts:
-                file.writelines(_lines(seed_ids, metrics, 0))
-        os.replace(fresh, self.path)
+        try:
+            with self._say_why(), fresh.open("w", encoding="utf-8") as file:
+                for seed_ids, metrics in parts:
+                    file.writelines(_lines(seed_ids, metrics, 0))
+            with self._say_why():
+                os.replace(fresh, self.path)
+        finally:
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)
 
     def append(self, piece: Piece) -> None:
-        """Add the lines of a piece."""
+        """Add the lines of a piece.
+
+        Raises:
+            CheckpointError: If they cannot be written.
+        """
         count = next(iter(piece.metrics.values())).shape[1]
-        with self.path.open("a", encoding="utf-8") as file:
+        with self._say_why(), self.path.open("a", encoding="utf-8") as file:
             file.writelines(_lines(piece.seed_ids, piece.metrics, piece.step - count))
+
+    @contextlib.contextmanager
+    def _say_why(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CheckpointError(
+                f"Cannot write the metrics to {self.path}: {reason_of(error)}. "
+                "Checkpoints are as they were."
+            ) from error
 
 
 def _lines(
