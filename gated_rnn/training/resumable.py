@@ -6,6 +6,7 @@ key, the data sets above all, is drawn again.
 
 import functools
 import importlib.metadata
+import json
 import os
 import platform
 import time
@@ -119,7 +120,8 @@ def train_resumable(
 
     Raises:
         CheckpointError: If checkpoints are there and `resume` is false, none of them
-            can be read, they are of another run, or one cannot be written.
+            can be read, they are of another run, or one or the metrics cannot be
+            written.
         Stopped: If `should_stop` said so.
         ValueError: As `train_seeds`.
     """
@@ -130,7 +132,10 @@ def train_resumable(
     run = _Run(
         train=train,
         checkpoints=checkpoints,
-        identity={**identity, "key": jax.random.key_data(key).tolist()},
+        # As it comes back from a checkpoint: a tuple is a list.
+        identity=json.loads(
+            json.dumps({**identity, "key": jax.random.key_data(key).tolist()})
+        ),
         hyper=_Rows(ids, hyper),
         environment=_environment(seed_block),
         seconds=[],
@@ -316,7 +321,7 @@ def _load_group(
     }
     hyper = run.hyper.of(group_ids)
     for name, wanted in to_arrays("hyper", hyper).items():
-        if name not in arrays or not np.array_equal(arrays[name], wanted):
+        if name not in arrays or not _same_bits(arrays[name], wanted):
             raise CheckpointError(
                 f"The checkpoints in {run.checkpoints.directory} are of another run: "
                 f"{name} of its seeds has other values."
@@ -324,6 +329,12 @@ def _load_group(
     template = _first_state(run, group_ids).state
     tree = from_arrays("state", template[2:], arrays, run.checkpoints.directory)
     return Group(SeedState(group_ids, about["step"], *tree), curves)
+
+
+def _same_bits(saved: np.ndarray, wanted: np.ndarray) -> bool:
+    """Whether two arrays are equal, NaN to NaN as well."""
+    wanted = wanted.astype(saved.dtype)
+    return saved.shape == wanted.shape and saved.tobytes() == wanted.tobytes()
 
 
 def _save(run: _Run, groups: list[Group]) -> None:
