@@ -17,7 +17,7 @@ import numpy as np
 
 from experiments.benchmarks.cases import Case
 from experiments.benchmarks.data import cell_of, make_data
-from experiments.benchmarks.jax_programs import mean_square, read_memory
+from experiments.benchmarks.jax_programs import mean_square
 from experiments.benchmarks.memory import (
     PeakMemory,
     ask_child,
@@ -30,9 +30,8 @@ from gated_rnn import Engine, unroll
 from gated_rnn.training import (
     Problem,
     SeedResult,
-    init_train_state,
     make_optimizer,
-    make_train_step,
+    plan_block,
     train_seeds,
 )
 
@@ -49,16 +48,6 @@ class Point(NamedTuple):
     case: Case
     seed_block: int
     num_devices: int
-
-    @property
-    def num_blocks(self) -> int:
-        """How many blocks there are."""
-        return math.ceil(self.case.num_seeds / self.seed_block)
-
-    @property
-    def devices_used(self) -> int:
-        """How many devices have a block."""
-        return min(self.num_devices, self.num_blocks)
 
 
 class Training:
@@ -93,28 +82,18 @@ class Training:
             devices=jax.local_devices()[: point.num_devices],
         )
 
-    def plan_memory(self, point: Point) -> int | None:
-        """Predict the bytes of a point from XLA's plan of one block's update.
-
-        What an update needs beside its arguments, for every device that has a block,
-        and the state of every block.
-        """
-        rows = np.resize(np.arange(len(self.params[0])), point.seed_block)
-        params = jax.tree.map(lambda leaf: jnp.asarray(leaf[rows]), self.params)
-        state = jax.vmap(lambda params: init_train_state(params, self.optimizer))(
-            params
-        )
-        update = jax.vmap(
-            make_train_step(self.problem.loss, self.optimizer), in_axes=(0, None, None)
-        )
-        inputs = self.problem.batch.args[0]
-        compiled = jax.jit(update).lower(state, inputs, jax.random.key(0)).compile()
-        plan = read_memory(compiled)
-        if plan is None:
-            return None
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-        scratch = plan.temporary + plan.output
-        return point.devices_used * scratch + point.num_blocks * size
+    def plan_memory(self, point: Point) -> int:
+        """Predict the bytes of a point: of all CPU devices, or of one accelerator."""
+        num_seeds = point.case.num_seeds
+        return plan_block(
+            self.problem,
+            num_seeds,
+            point.seed_block,
+            optimizer=self.optimizer,
+            hyper=jax.tree.map(lambda leaf: leaf[:num_seeds], self.params),
+            updates_per_piece=UPDATES_PER_PIECE,
+            devices=jax.local_devices()[: point.num_devices],
+        ).num_bytes
 
 
 def _make_loss(case: Case, engine: Engine | None) -> Callable[..., Any]:

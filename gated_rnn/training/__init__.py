@@ -20,13 +20,16 @@ from gated_rnn.training.loop import (
 from gated_rnn.training.optimizer import make_optimizer
 from gated_rnn.training.piece_schedule import PieceSchedule, PieceState
 from gated_rnn.training.resumable import Stopped, train_resumable
-from gated_rnn.training.seeds import (
-    Piece,
-    Seconds,
-    SeedResult,
-    SeedState,
-    train_seeds,
+from gated_rnn.training.search import (
+    Points,
+    choice,
+    grid,
+    log_uniform,
+    random_search,
+    uniform,
 )
+from gated_rnn.training.seed_memory import SeedPlan, plan_block, plan_seeds
+from gated_rnn.training.seeds import Piece, Seconds, SeedResult, SeedState, train_seeds
 from gated_rnn.training.truncated import make_truncated_step, truncated_epoch
 
 __all__ = [
@@ -36,8 +39,10 @@ __all__ = [
     "Piece",
     "PieceSchedule",
     "PieceState",
+    "Points",
     "Problem",
     "Seconds",
+    "SeedPlan",
     "SeedResult",
     "SeedState",
     "Status",
@@ -45,14 +50,21 @@ __all__ = [
     "Stopped",
     "TrainResult",
     "TrainState",
+    "choice",
     "evaluate",
+    "grid",
     "init_train_state",
+    "log_uniform",
     "make_optimizer",
     "make_train_step",
     "make_truncated_step",
+    "plan_block",
+    "plan_seeds",
     "predict",
+    "random_search",
     "train",
     "train_resumable",
     "train_seeds",
     "truncated_epoch",
+    "uniform",
 ]

@@ -378,20 +378,6 @@ def end_of_line(table, hyper, num_updates):
     return hyper["start"] - (hyper["rate"] * way)[:, None] * table
 
 
-@pytest.fixture
-def compilations():
-    """A list that gets an entry whenever anything is compiled."""
-    seen = []
-
-    def listen(event, duration, **details):
-        if event.endswith("backend_compile_duration"):
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
 def test_new_values_and_numbers_are_heeded_and_compile_nothing(compilations):
     # Hyper, keys, seeds, shared data, numbers of seeds and of updates.
     calls = [
