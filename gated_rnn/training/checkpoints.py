@@ -105,6 +105,7 @@ class Checkpoints:
         content = _Content({"number": number, "run": dict(description)}, dict(arrays))
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
+            self._delete_incomplete()  # of a process that was killed; Orbax warns of it
             with ocp.Checkpointer(_OneFile()) as checkpointer:
                 checkpointer.save(self.directory / str(number), args=content)
         except _FAILURES as error:
@@ -157,6 +158,8 @@ class Checkpoints:
         self._delete_incomplete()
 
     def _delete_incomplete(self) -> None:
+        if jax.process_index() != 0:
+            return
         for folder in self.directory.glob(f"[0-9]*{_INCOMPLETE}*"):
             shutil.rmtree(folder, ignore_errors=True)
 
