@@ -19,6 +19,7 @@ from gated_rnn.training.loop import (
 )
 from gated_rnn.training.optimizer import make_optimizer
 from gated_rnn.training.piece_schedule import PieceSchedule, PieceState
+from gated_rnn.training.processes import Share, gather_seeds, gather_state, share_seeds
 from gated_rnn.training.resumable import Stopped, train_resumable
 from gated_rnn.training.search import (
     Points,
@@ -30,6 +31,7 @@ from gated_rnn.training.search import (
 )
 from gated_rnn.training.seed_memory import SeedPlan, plan_block, plan_seeds
 from gated_rnn.training.seeds import Piece, Seconds, SeedResult, SeedState, train_seeds
+from gated_rnn.training.sharded_loss import shard_batch, shard_loss
 from gated_rnn.training.truncated import make_truncated_step, truncated_epoch
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "SeedPlan",
     "SeedResult",
     "SeedState",
+    "Share",
     "Status",
     "StopReason",
     "Stopped",
@@ -52,6 +55,8 @@ __all__ = [
     "TrainState",
     "choice",
     "evaluate",
+    "gather_seeds",
+    "gather_state",
     "grid",
     "init_train_state",
     "log_uniform",
@@ -62,6 +67,9 @@ __all__ = [
     "plan_seeds",
     "predict",
     "random_search",
+    "shard_batch",
+    "shard_loss",
+    "share_seeds",
     "train",
     "train_resumable",
     "train_seeds",
