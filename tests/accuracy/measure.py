@@ -20,10 +20,12 @@ VALUES = ("outputs", "carry")
 GRADIENTS = ("params", "inputs", "initial_carry")
 QUANTITIES = (*VALUES, *GRADIENTS)
 
-#: Cells whose error is of another kind: at a kink a derivative jumps, and the spread of
-#: a layer norm's few features may be close to zero, which magnifies all errors.
+#: Cells whose error is of another kind: at a kink a derivative jumps; what is fed back
+#: to the gates without a bound magnifies errors with it; and the spread of a layer
+#: norm's few features may be close to zero, which magnifies all errors.
 KINDS = {
     "kinks": {"elman_relu", "gru_hard_sigmoid", "min_gru_positive", "projected_lstm"},
+    "unbounded": {"lstm_no_output_activation", "peephole_lstm"},
     "layer norm": {"layer_norm_gru", "layer_norm_gru_no_bias", "layer_norm_lstm"},
 }
 SMOOTH = "smooth"

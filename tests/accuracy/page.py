@@ -44,8 +44,15 @@ float32 holds exactly, so what is measured is the computation, not the storage.
 and gradients are float32. float64 rows hold the roundings of the oracle as well.
 
 **Kinds of cells.** *Smooth*; with *kinks* (relu, hard sigmoid, clipping), whose
-derivative jumps where a rounding crosses the kink; with *layer norm*, which divides by
-the spread of a few features and magnifies every rounding when that is small.
+derivative jumps where a rounding crosses the kink; *unbounded* (peepholes, an LSTM
+without output activation), whose gates see a cell that nothing bounds; with *layer
+norm*, which divides by the spread of a few features and magnifies every rounding when
+that is small.
+
+**A limit.** The derivative of tanh and sigmoid is taken from their value, as everywhere
+in JAX. Where that has been rounded to 1, a derivative smaller than the last place of
+the dtype is lost, and a gradient that passes through nothing but such places has no
+correct digit. So the class of saturated gates saturates the gates; the candidates live.
 
 **The bound** is a constant per dtype, kind and row class: the smallest of 1, 2 and 5
 times a power of ten that is at least {MARGIN} times the largest error measured. Where

@@ -27,6 +27,8 @@ class RowClass:
         recurrent: That of what multiplies the hidden, peepholes included.
         bias: Standard deviation of the biases.
         gain: Factor of the gains of layer norms.
+        saturation: Factor of kernel, bias and gain of the inputs for the gates alone;
+            candidates keep theirs.
     """
 
     text: str
@@ -39,8 +41,13 @@ class RowClass:
     recurrent: float
     bias: float
     gain: float
+    saturation: float = 1.0
 
 
+#: Blocks of the packed kernels that are no gates.
+CANDIDATES = frozenset("gnh")
+#: Parameters of what the inputs do to each gate.
+SATURATED = ("kernel", "bias", "input_gain")
 _SHORT = {"num_steps": 20, "batch_size": 3, "in_features": 4, "hidden_features": 5}
 
 ROW_CLASSES = {
@@ -63,13 +70,14 @@ ROW_CLASSES = {
         gain=2.0,
     ),
     "saturated gates": RowClass(
-        "kernel 20 times, biases 10: most gates are 0 or 1",
+        "kernels and biases of gates 20 times as large: most gates are 0 or 1",
         **_SHORT,
         chunk_size=None,
-        kernel=20.0,
+        kernel=1.0,
         recurrent=1.0,
-        bias=10.0,
-        gain=10.0,
+        bias=0.5,
+        gain=1.0,
+        saturation=20.0,
     ),
     "long": RowClass(
         "1024 steps; biases of 3, so that some units remember hundreds of them",
@@ -136,6 +144,10 @@ def draw(cell_id: str, row_class: str, num_draws: int, seed: int) -> Draws:
         # What every dtype is given: problems that float32 holds exactly.
         return rng.normal(size=shape).astype(np.float32).astype(np.float64)
 
+    factors = [
+        1.0 if gate in CANDIDATES else like.saturation for gate in CELLS[cell_id].gates
+    ]
+
     def parameter(name: str, shape: Any) -> np.ndarray:
         drawn = normal(num_draws, *shape.shape)
         if name.endswith("gain"):
@@ -145,6 +157,8 @@ def draw(cell_id: str, row_class: str, num_draws: int, seed: int) -> Draws:
         else:
             scale = like.kernel if name == "kernel" else like.recurrent
             drawn = scale * drawn / np.sqrt(shape.shape[0] if shape.ndim > 1 else 1)
+        if name in SATURATED:
+            drawn = drawn * np.repeat(factors, shape.shape[-1] // len(factors))
         return drawn.astype(np.float32).astype(np.float64)
 
     shapes = jax.eval_shape(
