@@ -284,4 +284,5 @@ def match_varying(tree: Tree, *likes: Any) -> Tree:
 
 
 def _varying(leaf: Any) -> frozenset[Any]:
-    return getattr(jax.typeof(leaf), "vma", frozenset())
+    axes = getattr(jax.typeof(leaf), "manual_axis_type", None)
+    return frozenset() if axes is None else axes.varying
