@@ -18,6 +18,8 @@ class RunConfig:
         save_seconds: Seconds between two checkpoints, in the folder checkpoints of the
             output directory; a run that is asked to stop saves before it does.
         tensorboard: Write metrics for TensorBoard as well, in the folder tensorboard.
+        save_models: Write each seed's network as a file of its own, to the folder
+            models, at the end.
         compilation_cache: Folder in which compiled programs are kept from run to run.
         output_dir: Folder for the results, made if need be.
     """
@@ -26,15 +28,16 @@ class RunConfig:
     resume: bool = False
     save_seconds: float = 30.0
     tensorboard: bool = False
+    save_models: bool = False
     compilation_cache: Path | None = None
     output_dir: Path = Path("outputs")
 
     #: Settings that may differ when a run goes on.
     _MAY_DIFFER = frozenset(
         {
-            *("resume", "save_seconds", "tensorboard", "compilation_cache"),
-            *("output_dir", "num_seeds", "num_epochs", "paper", "cells", "seed_block"),
-            "timing_rounds",
+            *("resume", "save_seconds", "tensorboard", "save_models"),
+            *("compilation_cache", "output_dir", "num_seeds", "num_epochs", "paper"),
+            *("cells", "seed_block", "timing_rounds"),
         }
     )
 

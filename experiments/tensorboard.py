@@ -1,6 +1,7 @@
 """Metrics for TensorBoard, where they are asked for."""
 
 import contextlib
+import functools
 import importlib.util
 from collections.abc import Callable, Iterator
 
@@ -34,17 +35,22 @@ def open_tensorboard(
         raise UsageError("--tensorboard needs tensorboardX: pip install tensorboardX.")
     import tensorboardX
 
-    writer = tensorboardX.SummaryWriter(str(config.output_dir / FOLDER_NAME / name))
+    folder = config.output_dir / FOLDER_NAME / name
+    with contextlib.ExitStack() as stack:
 
-    def on_piece(piece: Piece) -> None:
-        for metric, curve in piece.metrics.items():
-            if curve.ndim != 2:
-                continue
-            first = piece.step - curve.shape[1]
-            for row, seed_id in enumerate(piece.seed_ids.tolist()):
-                for index, value in enumerate(curve[row].tolist()):
-                    tag = f"{metric}/seed_{seed_id}"
-                    writer.add_scalar(tag, value, first + index)
+        @functools.cache  # not before there is something to write: a run may be refused
+        def writer() -> tensorboardX.SummaryWriter:
+            opened = tensorboardX.SummaryWriter(str(folder))
+            return stack.enter_context(contextlib.closing(opened))
 
-    with contextlib.closing(writer):
+        def on_piece(piece: Piece) -> None:
+            for metric, curve in piece.metrics.items():
+                if curve.ndim != 2:
+                    continue
+                first = piece.step - curve.shape[1]
+                for row, seed_id in enumerate(piece.seed_ids.tolist()):
+                    for index, value in enumerate(curve[row].tolist()):
+                        tag = f"{metric}/seed_{seed_id}"
+                        writer().add_scalar(tag, value, first + index)
+
         yield on_piece

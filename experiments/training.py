@@ -1,6 +1,7 @@
 """The one way in which experiments train: resumable, with progress and metrics."""
 
 import contextlib
+import importlib.util
 import itertools
 import signal
 from collections.abc import Iterator
@@ -16,16 +17,19 @@ from experiments.progress import show_progress
 from experiments.record import to_json
 from experiments.run_config import RunConfig
 from experiments.tensorboard import open_tensorboard
+from gated_rnn.networks import Network
 from gated_rnn.training import (
     CheckpointError,
     Checkpoints,
     Piece,
     Problem,
     SeedResult,
+    Stopped,
     train_resumable,
 )
 
 CHECKPOINTS_NAME = "checkpoints"
+MODELS_NAME = "models"
 #: What asks a run to stop; it saves first.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -66,6 +70,39 @@ def heed_signals() -> Iterator[None]:
         INTERRUPTION.signal = None
 
 
+def stop_if_asked(step: int) -> None:
+    """Stop between two things of which none has to be saved.
+
+    Args:
+        step: How many updates have been made.
+
+    Raises:
+        Stopped: If a signal asked for it.
+    """
+    if INTERRUPTION.signal is not None:
+        raise Stopped(step)
+
+
+@contextlib.contextmanager
+def writing_results(config: RunConfig) -> Iterator[None]:
+    """Say in one line that the results cannot be written, such as for a full disk.
+
+    Args:
+        config: Says where they go.
+
+    Raises:
+        UsageError: If an operation on a file fails within the context.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"Cannot write the results to {config.output_dir}: "
+            f"{error.strerror or error}. All training is saved: make room, and go on "
+            "with --resume."
+        ) from error
+
+
 def prepare_run(config: RunConfig, console: Console) -> None:
     """Make ready what a run needs, once, before anything is trained.
 
@@ -74,7 +111,12 @@ def prepare_run(config: RunConfig, console: Console) -> None:
     Args:
         config: The settings; the output directory exists.
         console: Where to say so.
+
+    Raises:
+        UsageError: If the library is missing that writes what is asked for.
     """
+    if config.save_models and importlib.util.find_spec("safetensors") is None:
+        raise UsageError("--save-models needs safetensors: pip install safetensors.")
     if config.compilation_cache is not None:
         jax.config.update("jax_compilation_cache_dir", str(config.compilation_cache))
     folder = config.output_dir / CHECKPOINTS_NAME
@@ -171,6 +213,33 @@ def only_seed(result: SeedResult, seed_id: int) -> Any:
     row = result.seed_ids.tolist().index(seed_id)
     params = result.params if result.best is None else result.best.params
     return jax.tree.map(lambda leaf: np.asarray(leaf[row]), params)
+
+
+def save_models(
+    config: RunConfig, name: str, network: Network, result: SeedResult
+) -> None:
+    """Write each seed's network to `models/NAME_seed_ID.safetensors`.
+
+    Args:
+        config: Says where to, and whether at all.
+        name: What was trained.
+        network: Of all seeds.
+        result: Of `train`; `only_seed` says which parameters are taken.
+    """
+    if not config.save_models:
+        return
+    # Here: of the experiments' libraries, this alone may be missing.
+    from gated_rnn.conversion.files import save_model
+
+    folder = config.output_dir / MODELS_NAME
+    folder.mkdir(exist_ok=True)
+    for seed_id in result.seed_ids.tolist():
+        save_model(
+            folder / f"{name}_seed_{seed_id}.safetensors",
+            network,
+            only_seed(result, seed_id),
+            metadata={"name": name, "seed": seed_id, "config": to_json(config)},
+        )
 
 
 def _free_name(folder: Path) -> Path:

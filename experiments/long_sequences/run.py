@@ -14,6 +14,7 @@ from experiments.long_sequences import report
 from experiments.long_sequences.config import Config
 from experiments.long_sequences.problem import (
     count_parameters,
+    make_network,
     make_problem,
     measure_baselines,
 )
@@ -27,7 +28,13 @@ from experiments.record import (
     write_record,
 )
 from experiments.tables import to_markdown, to_rich
-from experiments.training import heed_signals, prepare_run
+from experiments.training import (
+    heed_signals,
+    prepare_run,
+    save_models,
+    stop_if_asked,
+    writing_results,
+)
 from experiments.training import train as train_resumable
 from gated_rnn.training import SeedResult, make_optimizer, train_seeds
 
@@ -96,6 +103,7 @@ def _run(config: Config, console: Console) -> None:
     }
 
     def time_epoch(cell: str) -> float:
+        stop_if_asked(config.num_epochs)
         result = train_seeds(
             problems[cell], keys.training, seed_ids, UPDATES_PER_PIECE, **options
         )
@@ -111,7 +119,10 @@ def _run(config: Config, console: Console) -> None:
     summary = report.summarise(measured, keys.statistics)
     summary["peak_memory_bytes"] = peak_memory_bytes()
     summary["total_seconds"] = time.perf_counter() - began
-    _write(config, results, summary)
+    with writing_results(config):
+        for cell, result in results.items():
+            save_models(config, cell, make_network(config, cell), result)
+        _write(config, results, summary)
     _show(config, console, summary)
 
 
