@@ -158,7 +158,8 @@ def _chain(
     for index, entry in enumerate(entries):
         source = _source(entry, names, masks)
         if source in after:
-            raise invalid("config", "layers in a chain", f"a fork after {show(source)}")
+            got = f"a fork after {show(source)}" if source else "two inputs"
+            raise invalid("config", "layers in a chain", got)
         after[source] = index
     order = [after.get("", -1)]
     while names[order[-1]] in after and len(order) < len(entries):
@@ -173,9 +174,15 @@ def _chain(
 
 def _only(ends: Any) -> Any:
     """Return the name in ["name", 0, 0] or [["name", 0, 0]], or None."""
-    if isinstance(ends, list) and len(ends) == 1:
-        ends = ends[0]
-    return ends[0] if isinstance(ends, list) and len(ends) == 3 else None
+    ends = _sequence(ends)
+    if len(ends) == 1:
+        ends = _sequence(ends[0])
+    return ends[0] if len(ends) == 3 else None
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    """Return a list of JSON, or a tuple where Keras has not made JSON yet."""
+    return value if isinstance(value, list | tuple) else []
 
 
 def _source(
@@ -185,23 +192,26 @@ def _source(
 ) -> str:
     """Return the name of the layer that an entry reads, "" for the input."""
     nodes, name = entry.get("inbound_nodes"), _name(entry)
-    if nodes == []:
-        return ""
     problem = invalid(
         f"the inputs of layer {show(name)}",
         "the outputs of one other layer, and no more than a mask of zero tokens",
         show(nodes),
     )
-    if not isinstance(nodes, list) or len(nodes) != 1:
+    if not isinstance(nodes, list | tuple) or len(nodes) > 1:
         raise problem
+    if not nodes:
+        return ""
     source, keywords = _read_node(nodes[0])
     for key, value in keywords.items():
         mask = _history(value)
         if key == "mask" and isinstance(mask, str) and mask in masks:
-            compared, _ = _read_node((masks[mask].get("inbound_nodes") or [None])[0])
-            if compared == names[0]:
+            compared = [
+                _read_node(node)[0]
+                for node in _sequence(masks[mask].get("inbound_nodes"))
+            ]
+            if compared == names[:1]:
                 continue
-        if isinstance(value, Mapping | list):
+        if isinstance(value, Mapping | list | tuple):
             raise problem
     if not isinstance(source, str) or source not in names:
         raise problem
@@ -211,16 +221,15 @@ def _source(
 def _read_node(node: Any) -> tuple[Any, Mapping[str, Any]]:
     """Return what a node reads and its keywords, in the form of Keras 3 or 2."""
     if isinstance(node, Mapping):
-        args, keywords = node.get("args"), node.get("kwargs", {})
-        rest = args[1:] if isinstance(args, list) else [None]
+        args, keywords = _sequence(node.get("args")), node.get("kwargs", {})
         # A comparison with 0 is the mask; nothing else has a second argument.
-        if not isinstance(keywords, Mapping) or rest not in ([], [0]):
+        if not isinstance(keywords, Mapping) or list(args[1:]) not in ([], [0]):
             return None, {}
         return _history(args[0]) if args else None, keywords
-    if isinstance(node, list) and len(node) == 1:
-        (read,) = node
-        if isinstance(read, list) and len(read) == 4 and isinstance(read[3], Mapping):
-            return read[0], read[3]
+    read = _sequence(node)
+    read = _sequence(read[0]) if len(read) == 1 else []
+    if len(read) == 4 and isinstance(read[3], Mapping):
+        return read[0], read[3]
     return None, {}
 
 
@@ -228,6 +237,5 @@ def _history(tensor: Any) -> Any:
     """Return the layer whose first output a serialised tensor is, or None."""
     inner = tensor.get("config") if isinstance(tensor, Mapping) else None
     history = inner.get("keras_history") if isinstance(inner, Mapping) else None
-    if isinstance(history, list) and len(history) == 3 and history[1:] == [0, 0]:
-        return history[0]
-    return None
+    history = list(_sequence(history))
+    return history[0] if history[1:] == [0, 0] else None

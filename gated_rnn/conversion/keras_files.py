@@ -27,11 +27,10 @@ __all__ = ["KerasFile", "read_file", "read_weights"]
 MAX_JSON = 2**24  # bytes; a layer takes about two thousand
 MAX_RATIO = 100  # of a packed part's size in the archive to its size in memory
 MAX_WEIGHTS = 3  # of a layer in one direction
-_ZIP, _HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
+_ZIP, _HDF5, _HEAP = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b"GCOL\x01"
 _PLACES = {  # below the layer's own place; of a recurrent layer "cell/vars"
     "Bidirectional": ("forward_layer/cell/vars", "backward_layer/cell/vars"),
     "Dense": ("vars",),
-    "Dropout": (),
     "Embedding": ("vars",),
 }
 # What h5py raises where a file is not what it says.
@@ -77,8 +76,8 @@ def read_file(path: str | PathLike[str]) -> KerasFile:
         raise _damaged(name, "neither a zip archive nor HDF5")
     try:
         with _open(data) as file:
-            config = _attribute(file, "model_config", len(data))
-            version = _attribute(file, "keras_version", len(data))
+            config = _attribute(file, "model_config", data)
+            version = _attribute(file, "keras_version", data)
     except _H5_ERRORS as error:
         raise _damaged(name, _reason(error)) from None
     parsed = None if config is None else _parse(name, "model_config", _text(config))
@@ -95,8 +94,7 @@ def read_weights(
     """
     try:
         with _open(file.weights) as root:
-            size = len(file.weights)
-            return [_layer_weights(root, layer, size) for layer in layers]
+            return [_layer_weights(root, layer, file.weights) for layer in layers]
     except _H5_ERRORS as error:
         raise _damaged(file.path, _reason(error)) from None
 
@@ -215,15 +213,17 @@ def _open(data: bytes) -> Any:
     return h5py.File(io.BytesIO(data), "r")
 
 
-def _layer_weights(root: Any, layer: LayerConfig, size: int) -> list[np.ndarray]:
+def _layer_weights(root: Any, layer: LayerConfig, data: bytes) -> list[np.ndarray]:
     """Return the weights of a layer, as `layer.get_weights()`."""
+    if layer.class_name == "Dropout":
+        return []
     old = root.get("model_weights", root)
     if "layer_names" in old.attrs:  # HDF5 files before the .keras format
         group = _follow(old, layer.name)
-        names = np.atleast_1d(_attribute(group, "weight_names", size))
+        names = np.atleast_1d(_attribute(group, "weight_names", data))
         if names.ndim != 1 or len(names) > 2 * MAX_WEIGHTS:
             raise ValueError(f"{len(names)} weights in layer {show(layer.name)}")
-        return [_array(_follow(group, _text(name)), size) for name in names]
+        return [_array(_follow(group, _text(name)), data) for name in names]
     # The first versions of the format called the layers so.
     top = "_layer_checkpoint_dependencies"
     top = top if top in root else "layers"
@@ -234,7 +234,7 @@ def _layer_weights(root: Any, layer: LayerConfig, size: int) -> list[np.ndarray]
             raise ValueError(f"other names than 0, 1, 2 in layer {show(layer.name)}")
         if not 0 < len(group) <= MAX_WEIGHTS:
             raise ValueError(f"{len(group)} weights in layer {show(layer.name)}")
-        arrays += [_array(_follow(group, name), size) for name in sorted(group)]
+        arrays += [_array(_follow(group, name), data) for name in sorted(group)]
     return arrays
 
 
@@ -251,25 +251,48 @@ def _follow(group: Any, path: str) -> Any:
     return group
 
 
-def _attribute(group: Any, name: str, size: int) -> Any:
+def _attribute(group: Any, name: str, data: bytes) -> Any:
     """Return an attribute that is no larger than the file, or None."""
     if name not in group.attrs:
         return None
-    if group.attrs.get_id(name).get_storage_size() > size:
+    if group.attrs.get_id(name).get_storage_size() > len(data):
         raise ValueError(f"attribute {name} that is larger than the file")
+    _check_heaps(data)
     return group.attrs[name]
 
 
-def _array(dataset: Any, size: int) -> np.ndarray:
+def _check_heaps(data: bytes) -> None:
+    """Raise if a heap of strings has an empty entry, at which HDF5 2.0 runs for ever.
+
+    The collection and its entries have headers of 16 bytes: signature, version, size of
+    all; and index, references, size. An entry of index 0 is the free rest.
+    """
+    start = data.find(_HEAP)
+    while start >= 0:
+        size = int.from_bytes(data[start + 8 : start + 16], "little")
+        end, place = start + size, start + 16
+        if end > len(data):  # HDF5 refuses it, or it is a number that looks like one
+            end = place
+        while place + 16 <= end:
+            length = int.from_bytes(data[place + 8 : place + 16], "little")
+            used = data[place : place + 2] != b"\0\0"
+            place += 16 + -(-length // 8) * 8 if used else length
+            if place > end or (not used and length < 16):
+                raise ValueError("a heap of strings that is damaged")
+        start = data.find(_HEAP, start + 1)
+
+
+def _array(dataset: Any, data: bytes) -> np.ndarray:
     """Return the numbers of a dataset that stand in the file as Keras writes them."""
     import h5py
 
     if not isinstance(dataset, h5py.Dataset):
         raise ValueError("a group in the place of an array")
     plain = dataset.chunks is None and not dataset.external and not dataset.is_virtual
-    if not plain or dataset.nbytes > size:
+    if not plain or dataset.nbytes > len(data):
         raise ValueError("an array that is not stored whole")
-    if dataset.dtype == np.dtype("V2") and dataset.attrs.get("dtype") == "bfloat16":
+    opaque = dataset.dtype == np.dtype("V2")
+    if opaque and _text(_attribute(dataset, "dtype", data)) == "bfloat16":
         return np.asarray(dataset[()]).view(jnp.bfloat16)
     if dataset.dtype.name not in FLOATS:
         raise ValueError(f"dtype {dataset.dtype}")
