@@ -73,12 +73,12 @@ def shard_loss(
         >>> float(value)
         4.0
     """
-    num_shards = _check_axis(mesh, axis_name)
+    mesh = _check_mesh(mesh, axis_name)
 
     def sharded(
         params: Params, batch: Any, key: jax.Array
     ) -> tuple[jax.Array, Metrics]:
-        specs = _make_specs(batch, axis, axis_name, num_shards)
+        specs = _make_specs(batch, axis, axis_name, mesh.shape[axis_name])
 
         def local(params: Params, batch: Any, key: jax.Array) -> Any:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
@@ -111,16 +111,22 @@ def shard_batch(
     Raises:
         ValueError: If the mesh has no such axis, or the rows cannot be dealt evenly.
     """
-    specs = _make_specs(batch, axis, axis_name, _check_axis(mesh, axis_name))
+    mesh = _check_mesh(mesh, axis_name)
+    specs = _make_specs(batch, axis, axis_name, mesh.shape[axis_name])
     shardings = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs)
     return jax.device_put(batch, shardings)
 
 
-def _check_axis(mesh: Mesh, axis_name: str) -> int:
-    if axis_name not in mesh.shape:
+def _check_mesh(mesh: Mesh, axis_name: str) -> Mesh:
+    """Return the mesh with axes over which XLA may place what it likes.
+
+    `jax.make_mesh` makes axes that refuse an array which lies elsewhere, such as a
+    batch that was drawn within the program.
+    """
+    if axis_name not in mesh.axis_names:
         expected = f"an axis of the mesh, {', '.join(mesh.axis_names)}"
         raise invalid("axis_name", expected, repr(axis_name))
-    return mesh.shape[axis_name]
+    return Mesh(mesh.devices, mesh.axis_names)
 
 
 def _make_specs(batch: Any, axis: Any, axis_name: str, num_shards: int) -> Any:
