@@ -1,8 +1,10 @@
 """The main job, stopped and killed in every way, ends as one that was left alone."""
 
+import contextlib
 import errno
 import json
 import re
+import shlex
 import shutil
 import signal
 import struct
@@ -21,13 +23,12 @@ from gated_rnn.training import checkpoints as checkpoints_module
 from tests import snapshots
 from tests.experiments import killing
 
-KILL, TERM, INT = signal.SIGKILL, signal.SIGTERM, signal.SIGINT
-# Four kills at random instants, and being asked to stop between them.
-SIGNALS = (KILL, TERM, KILL, INT, KILL, KILL)
-STOPPED = re.compile(
-    r"experiments\.long_sequences: stopped after \d+ updates; "
-    r"all is saved, go on with --resume\.\n"
+NUM_KILLS = 4
+STOPPED = (
+    "experiments.long_sequences: stopped after 2 updates; "
+    "all is saved, go on with --resume.\n"
 )
+PAGE = killing.REPOSITORY / "docs" / "checkpoints.md"
 MEMORY_BUDGET = 1.0  # GiB, the whole process; of it 0.4 are JAX and its compiler
 
 
@@ -39,19 +40,14 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("processes")
 
 
-def test_killed_and_stopped_job_has_the_results_of_one_left_alone(folder):
+def test_killed_job_has_the_results_of_one_left_alone(folder):
     whole, killed = folder / "whole", folder / "killed"
     ended = killing.run_to_end(whole)
     assert (ended.status, ended.errors) == (0, "")
     assert ended.num_lines == killing.NUM_LINES
-    for number, ended in zip(
-        SIGNALS, killing.interrupt_often(killed, SIGNALS, seed=5), strict=True
-    ):
-        if number is KILL:
-            assert (ended.status, ended.errors) == (-KILL, "")
-        else:
-            assert ended.status == 130
-            assert STOPPED.fullmatch(ended.errors), ended.errors
+    signals = [signal.SIGKILL] * NUM_KILLS
+    for ended in killing.interrupt_often(killed, signals, seed=5):
+        assert (ended.status, ended.errors) == (-signal.SIGKILL, "")
         assert not (killed / "results.json").exists()
     ended = killing.run_to_end(killed, "--resume")
     assert (ended.status, ended.errors) == (0, "")
@@ -162,11 +158,48 @@ def test_other_settings_are_one_line_and_change_nothing(
 def test_without_resume_the_earlier_run_is_moved_aside(job, out, capsys):
     before = content_of(out / "checkpoints").values()
     results = series_of(out)
-    for name in ("checkpoints_1", "checkpoints_2"):
-        assert job(out) == 0
-        assert f"an earlier run are now in {name};" in capsys.readouterr().out
-    assert list(content_of(out / "checkpoints_1").values()) == list(before)
+    (out / "checkpoints_1").mkdir()
+    assert job(out) == 0
+    assert "an earlier run are now in checkpoints_2;" in capsys.readouterr().out
+    assert list(content_of(out / "checkpoints_2").values()) == list(before)
     assert series_of(out) == results
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_job_that_is_asked_to_stop_saves_and_says_so(
+    number, job, finished, tmp_path, capsys, monkeypatch
+):
+    @contextlib.contextmanager
+    def raise_signal(*_):
+        yield lambda piece: piece.step == 2 and signal.raise_signal(number)
+
+    out, before = tmp_path / "out", signal.getsignal(number)
+    with monkeypatch.context() as patched:
+        patched.setattr("experiments.training.show_progress", raise_signal)
+        assert job(out, "--save-seconds", "1000") == 130
+    assert capsys.readouterr().err == STOPPED
+    assert signal.getsignal(number) is before
+    assert Checkpoints(out / "checkpoints" / "gru").numbers() == [0]
+    assert job(out, "--resume") == 0
+    assert series_of(out) == series_of(finished)
+    assert lines_of(out) == lines_of(finished)
+
+
+def test_commands_of_the_page_run(job, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prefix = "python -m experiments.long_sequences "
+    blocks = re.findall(r"```bash\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    commands = [line for block in blocks for line in block.splitlines()]
+    assert len(commands) == 4
+    for command in commands:
+        assert command.startswith(prefix)
+        assert job("elsewhere", *shlex.split(command.removeprefix(prefix))) == 0
+    out = tmp_path / "outputs" / "prices"
+    series = series_of(out)
+    assert np.shape(series["loss"]) == (6, 120)
+    assert [row[:3] for row in series["loss"][:2]] == series_of(finished)["loss"]
+    assert (out / "models" / "gru_seed_3.safetensors").exists()
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_models_are_those_of_the_last_checkpoint(finished):
@@ -256,7 +289,7 @@ def test_record_is_old_or_new_at_any_instant(tmp_path):
     assert [path.name for path in out.iterdir()] == ["results.json"]
 
 
-@pytest.mark.parametrize("number", [INT, TERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_is_heeded_between_trainings_too(number):
     before = signal.getsignal(number)
     with heed_signals():

@@ -185,3 +185,27 @@ def test_resuming_nothing_starts(whole, tmp_path):
     notices = []
     assert_same(run(tmp_path, notices=notices), lines_of(tmp_path), whole)
     assert [line.split(" in ")[0] for line in notices] == ["No checkpoint"]
+
+
+def test_one_poisoned_seed_of_64_changes_no_bit_of_the_others(tmp_path):
+    ids = tuple(range(64))
+    healthy, poisoned = echo.make_hyper(ids), echo.make_hyper(ids)
+    poisoned["rate"][37] = np.nan
+    expected = echo.run_echo(ids, hyper=healthy, num_updates=4, seed_block=3)
+    arguments = {"seed_ids": ids, "num_updates": 4, "hyper": poisoned}
+    with pytest.raises(Stopped):
+        run(tmp_path, resume=False, stop_after=1, **arguments)
+    result = run(tmp_path, **arguments)  # a hyper that is NaN is equal to itself
+    assert list(result.ended) == [37]
+    actual, wanted = echo.digests(result), echo.digests(expected)
+    assert [seed for seed in wanted if actual[seed] != wanted[seed]] == ["37"]
+    lines = by_seed_and_step(lines_of(tmp_path))
+    assert len(lines) == 64 * 4
+    assert lines[37, 3]["loss"] is None
+    assert lines[36, 3]["loss"] == expected.metrics["loss"][36, 3]
+
+
+def test_identity_may_have_tuples(tmp_path):
+    arguments = {"seed_ids": (0, 2), "num_updates": 1, "identity": {"sizes": (3, 2)}}
+    run(tmp_path, resume=False, **arguments)
+    run(tmp_path, **arguments)
