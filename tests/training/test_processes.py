@@ -1,6 +1,7 @@
 """Two processes that talk over the loopback: the bits of one, in every one of them."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -22,12 +23,10 @@ REPOSITORY = Path(__file__).parents[2]
 NUM_PROCESSES = 2
 SECONDS = 240  # after which a process that waits for another one is given up
 
-# What must be set before the first array is made, so nothing is imported before.
+# Before the first array is made, so nothing is imported before.
 PROCESS = """
 import sys
 import jax
-jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 1)
 jax.distributed.initialize(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
 from tests.training import test_processes
 test_processes.print_runs()
@@ -103,20 +102,24 @@ def find_port():
         return free.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def printed():
-    """What each process printed."""
+def run_processes(program, arguments=("", "")):
+    """Run a program in two processes; return what each printed.
+
+    Its arguments are the address, the number of processes, the process' own number, and
+    one of `arguments`.
+    """
     address = f"127.0.0.1:{find_port()}"
-    command = [sys.executable, "-W", "error", "-c", PROCESS, address]
+    command = [sys.executable, "-W", "error", "-c", program, address]
     started = [
         subprocess.Popen(
-            [*command, str(NUM_PROCESSES), str(number)],
+            [*command, str(NUM_PROCESSES), str(number), str(argument)],
             cwd=REPOSITORY,
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for number in range(NUM_PROCESSES)
+        for number, argument in enumerate(arguments)
     ]
     try:
         said = [process.communicate(timeout=SECONDS) for process in started]
@@ -125,7 +128,13 @@ def printed():
             process.kill()
     for process, (_, errors) in zip(started, said, strict=True):
         assert process.returncode == 0, errors
-    return [json.loads(output.splitlines()[-1]) for output, _ in said]
+    return [output for output, _ in said]
+
+
+@pytest.fixture(scope="module")
+def printed():
+    """What each process printed."""
+    return [json.loads(said.splitlines()[-1]) for said in run_processes(PROCESS)]
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """Many seeds: the bits that are promised, and agreement with a run by itself.
 
 The bits are those of a GRU on a small task. Compiling it takes seconds, so all that can
-be asked of one compiled program is asked of one, and the claims about two devices are
-measured in one process that has them.
+be asked of one compiled program is asked of one, and the claims about several devices
+are measured in one process that has them; about two processes, in test_processes.py.
 """
 
 import hashlib
@@ -37,13 +37,14 @@ UPDATES_PER_PIECE = 3  # so that the last piece is a shorter one
 SEED_BLOCK = 4
 NUM_SEEDS = 9  # two full blocks and one that is filled up
 SHUFFLED = (7, 2, 0, 8, 5, 1, 3, 6, 4)
+SIXTEEN = (9, 0, 14, 5, 12, 3, 7, 10, 1, 15, 6, 11, 2, 8, 4, 13)
 
 REPOSITORY = Path(__file__).parents[2]
 # Both must be set before the first array is made, so nothing is imported before.
-ON_TWO_DEVICES = """
+ON_FOUR_DEVICES = """
 import jax
 jax.config.update("jax_platforms", "cpu")
-jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_num_cpu_devices", 4)
 from tests.training import test_seeds
 test_seeds.print_digests(vectorize={vectorize})
 """
@@ -131,22 +132,33 @@ def digests(result):
     return {str(seed_id): digest(row) for row, seed_id in enumerate(result.seed_ids)}
 
 
-# How a run may differ from the fixture `nine` and keep its bits.
+# How a run may differ from sixteen seeds on the one device of a process.
 SAME_BITS = {
     "four seeds": {"seed_ids": range(4)},
-    "nine seeds in a process with two devices": {"seed_ids": range(NUM_SEEDS)},
+    "nine seeds": {"seed_ids": range(NUM_SEEDS)},
     "one seed": {"seed_ids": [2]},
     "another order": {"seed_ids": SHUFFLED},
+    "sixteen seeds in a process with four devices": {"seed_ids": range(16)},
+    "sixteen in another order": {"seed_ids": SIXTEEN},
     "on the second device": {"seed_ids": range(4), "device_numbers": [1]},
-    "on two devices": {"seed_ids": range(NUM_SEEDS), "device_numbers": [0, 1]},
-    "another order on two devices": {"seed_ids": SHUFFLED, "device_numbers": [0, 1]},
+    "on two devices": {"seed_ids": range(16), "device_numbers": [0, 1]},
+    "another order on two devices": {"seed_ids": SHUFFLED, "device_numbers": [1, 0]},
+    "on four devices": {"seed_ids": range(16), "device_numbers": [0, 1, 2, 3]},
+    "sixteen in another order on four devices": {
+        "seed_ids": SIXTEEN,
+        "device_numbers": [2, 0, 3, 1],
+    },
+    "on more devices than blocks": {
+        "seed_ids": SHUFFLED,
+        "device_numbers": [3, 2, 1, 0],
+    },
     "pieces of one update": {"seed_ids": range(4), "updates_per_piece": 1},
     "pieces longer than the run": {"seed_ids": range(4), "updates_per_piece": 10},
 }
 
 
 def print_digests(vectorize):
-    """Print the digests of every run in the table; for a process with two devices."""
+    """Print the digests of every run in the table; for a process with four devices."""
     devices = jax.devices()
     table = {}
     for claim, options in SAME_BITS.items():
@@ -170,9 +182,9 @@ def nine(vectorize):
     return run_echo(range(NUM_SEEDS), vectorize=vectorize)
 
 
-def run_on_two_devices(vectorize):
-    """Run `print_digests` in a process that has two devices; return what it printed."""
-    program = ON_TWO_DEVICES.format(vectorize=vectorize)
+def run_on_four_devices(vectorize):
+    """Return what `print_digests` prints in a process that has four devices."""
+    program = ON_FOUR_DEVICES.format(vectorize=vectorize)
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=REPOSITORY,
@@ -196,8 +208,11 @@ def only_row(result, seed_id):
 
 def test_bits_of_a_seed_do_not_depend_on_other_seeds_devices_or_pieces(nine, vectorize):
     # One test, so that workers of one test run do not each compile it all.
-    printed, expected = run_on_two_devices(vectorize), digests(nine)
-    assert printed["devices"] == 2
+    printed = run_on_four_devices(vectorize)
+    expected = digests(run_echo(range(16), vectorize=vectorize))
+    assert len(set(expected.values())) == 16
+    assert digests(nine) == {seed_id: expected[seed_id] for seed_id in digests(nine)}
+    assert printed["devices"] == 4
     for claim, options in SAME_BITS.items():
         actual = printed["digests"][claim]
         assert list(actual) == [str(seed_id) for seed_id in options["seed_ids"]], claim
