@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from gated_rnn.types import invalid
+from gated_rnn.types import check_positive, invalid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,8 @@ class RunConfig:
         tensorboard: Write metrics for TensorBoard as well, in the folder tensorboard.
         save_models: Write each seed's network as a file of its own, to the folder
             models, at the end.
+        memory_budget: Bytes that training may take, of one accelerator or of all CPU
+            devices together; the width of a block of seeds then follows from it.
         compilation_cache: Folder in which compiled programs are kept from run to run.
         output_dir: Folder for the results, made if need be.
     """
@@ -29,6 +31,7 @@ class RunConfig:
     save_seconds: float = 30.0
     tensorboard: bool = False
     save_models: bool = False
+    memory_budget: int | None = None
     compilation_cache: Path | None = None
     output_dir: Path = Path("outputs")
 
@@ -37,7 +40,7 @@ class RunConfig:
         {
             *("resume", "save_seconds", "tensorboard", "save_models"),
             *("compilation_cache", "output_dir", "num_seeds", "num_epochs", "paper"),
-            *("cells", "seed_block", "timing_rounds"),
+            *("cells", "seed_block", "memory_budget", "timing_rounds"),
         }
     )
 
@@ -48,6 +51,8 @@ class RunConfig:
         if not self.save_seconds >= 0:
             expected = "a number of at least 0"
             raise invalid("save_seconds", expected, self.save_seconds)
+        if self.memory_budget is not None:
+            check_positive("memory_budget", self.memory_budget)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -4,7 +4,8 @@ import contextlib
 import importlib.util
 import itertools
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ from gated_rnn.training import (
     Checkpoints,
     Piece,
     Problem,
+    SeedPlan,
     SeedResult,
     Stopped,
+    plan_block,
+    plan_seeds,
     train_resumable,
 )
 
@@ -128,6 +132,53 @@ def prepare_run(config: RunConfig, console: Console) -> None:
             "--resume would have gone on with it.",
             highlight=False,
         )
+
+
+def plan_blocks(
+    config: RunConfig,
+    console: Console,
+    problems: Mapping[str, Problem],
+    num_seeds: int,
+    *,
+    seed_block: int,
+    **options: Any,
+) -> tuple[dict[str, SeedPlan], dict[str, float]]:
+    """Predict the memory of what is trained, and choose the width of blocks by it.
+
+    This compiles what training will run.
+
+    Args:
+        config: Says the budget; without one the width is `seed_block`.
+        console: Where the plans are shown.
+        problems: What is trained, by name; all get one width.
+        num_seeds: How many seeds each has.
+        seed_block: The width without a budget.
+        **options: The other arguments of `plan_block`.
+
+    Returns:
+        A plan for each problem, and the seconds that compiling it took.
+
+    Raises:
+        UsageError: If the budget is too small.
+    """
+    if config.memory_budget is not None:
+        try:
+            plans = [
+                plan_seeds(
+                    problem, num_seeds, memory_budget=config.memory_budget, **options
+                )
+                for problem in problems.values()
+            ]
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        seed_block = min(plan.seed_block for plan in plans)
+    chosen, seconds = {}, {}
+    for name, problem in problems.items():
+        began = time.perf_counter()
+        chosen[name] = plan_block(problem, num_seeds, seed_block, **options)
+        seconds[name] = time.perf_counter() - began
+        console.print(f"{name.upper()}: {chosen[name].describe()}", highlight=False)
+    return chosen, seconds
 
 
 def train(

@@ -11,7 +11,7 @@ from experiments.run_config import RunConfig
 from gated_rnn.types import check_positive, invalid
 
 #: As many as two cores train in five minutes; chosen by measurement, see the README.
-DEFAULT_EPOCHS = 80
+DEFAULT_EPOCHS = 90
 _MIN_SEED_BLOCK = 2  # of gated_rnn.training.train_seeds
 _MIN_PERIOD = 2.0  # steps: anything faster looks like a slower wave
 

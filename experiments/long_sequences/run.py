@@ -30,6 +30,7 @@ from experiments.record import (
 from experiments.tables import to_markdown, to_rich
 from experiments.training import (
     heed_signals,
+    plan_blocks,
     prepare_run,
     save_models,
     stop_if_asked,
@@ -86,8 +87,16 @@ def _run(config: Config, console: Console) -> None:
         "optimizer": optimizer,
         "hyper": seed_ids,
         "updates_per_piece": UPDATES_PER_PIECE,
-        "seed_block": config.seed_block,
     }
+    plans, compiling = plan_blocks(
+        config,
+        console,
+        problems,
+        config.num_seeds,
+        seed_block=config.seed_block,
+        **options,
+    )
+    options["seed_block"] = min(plan.seed_block for plan in plans.values())
     results = {
         cell: train_resumable(
             config,
@@ -111,12 +120,18 @@ def _run(config: Config, console: Console) -> None:
 
     measured = report.Measured(
         losses={cell: result.metrics["loss"] for cell, result in results.items()},
-        seconds={cell: result.seconds for cell, result in results.items()},
+        seconds={
+            cell: result.seconds._replace(
+                compile=compiling[cell] + result.seconds.compile
+            )
+            for cell, result in results.items()
+        },
         rounds=_time_rounds(config, time_epoch),
         baselines=baselines,
         parameters={cell: count_parameters(config, cell) for cell in config.cells},
     )
     summary = report.summarise(measured, keys.statistics)
+    summary["memory_plans"] = plans
     summary["peak_memory_bytes"] = peak_memory_bytes()
     summary["total_seconds"] = time.perf_counter() - began
     with writing_results(config):
