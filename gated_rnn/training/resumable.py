@@ -5,28 +5,28 @@ key, the data sets above all, is drawn again.
 """
 
 import functools
-import importlib.metadata
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from gated_rnn.training.checkpoints import CheckpointError, Checkpoints, Loaded
+from gated_rnn.training.checkpoints import CheckpointError, Checkpoints
 from gated_rnn.training.loop import Optimizer, Problem
 from gated_rnn.training.metrics_log import MetricsLog
-from gated_rnn.training.saved_state import (
-    Group,
-    from_arrays,
-    join_curves,
-    join_equal,
-    to_arrays,
+from gated_rnn.training.run_checkpoints import (
+    Rows,
+    Run,
+    environment_of,
+    first_state,
+    restore,
+    save,
 )
+from gated_rnn.training.saved_state import Group, join_curves, join_equal
 from gated_rnn.training.seeds import (
     Piece,
     Seconds,
@@ -37,8 +37,6 @@ from gated_rnn.training.seeds import (
 )
 
 __all__ = ["Stopped", "train_resumable"]
-
-_PACKAGES = ("jax", "jaxlib", "optax", "numpy")
 
 
 class Stopped(Exception):  # noqa: N818 (nothing went wrong)
@@ -51,17 +49,6 @@ class Stopped(Exception):  # noqa: N818 (nothing went wrong)
     def __init__(self, step: int):
         super().__init__(f"stopped after {step} updates")
         self.step = step
-
-
-class _Run(NamedTuple):
-    """What is asked for."""
-
-    train: Callable[..., SeedResult]
-    checkpoints: Checkpoints
-    identity: dict[str, Any]
-    hyper: Any
-    environment: dict[str, Any]
-    seconds: list[float]
 
 
 def train_resumable(
@@ -129,24 +116,24 @@ def train_resumable(
     train = functools.partial(
         train_seeds, problem, key, optimizer=optimizer, seed_block=seed_block, **options
     )
-    run = _Run(
+    run = Run(
         train=train,
         checkpoints=checkpoints,
         # As it comes back from a checkpoint: a tuple is a list.
         identity=json.loads(
             json.dumps({**identity, "key": jax.random.key_data(key).tolist()})
         ),
-        hyper=_Rows(ids, hyper),
-        environment=_environment(seed_block),
+        hyper=Rows(ids, hyper),
+        environment=environment_of(seed_block),
         seconds=[],
     )
     notice = on_notice or (lambda line: None)
-    groups = _restore(run, ids, notice) if resume else _start_anew(run)
+    groups = restore(run, ids, notice) if resume else _start_anew(run)
     _check_steps(groups, num_updates, checkpoints)
     known = {int(i) for group in groups for i in group.state.seed_ids}
     new = np.array([i for i in ids if int(i) not in known], np.int64)
     if new.size:
-        groups.insert(0, _first_state(run, new))
+        groups.insert(0, first_state(run, new))
     groups = join_equal(groups)
     log = None if metrics_file is None else MetricsLog(Path(metrics_file))
     if log is not None:
@@ -171,7 +158,7 @@ def train_resumable(
         spent += result.seconds.compile, result.seconds.start
         if groups[number].state.step < num_updates:  # not saved by the watcher
             groups[number] = Group(result.state, join_curves(watch.pieces))
-            _save(run, groups)
+            save(run, groups)
     (whole,) = join_equal(groups)
     compiling, starting = spent.tolist()
     seconds = Seconds(compiling, starting, np.array(run.seconds))
@@ -199,7 +186,7 @@ class _Watcher:
 
     def __init__(
         self,
-        run: _Run,
+        run: Run,
         groups: list[Group],
         number: int,
         clock: _Clock,
@@ -218,58 +205,18 @@ class _Watcher:
         if self._clock.is_due() or stops:
             curves = join_curves(self.pieces)
             self._groups[self._number] = Group(piece.take_state(), curves)
-            _save(self._run, self._groups)
+            save(self._run, self._groups)
         if stops:
             raise Stopped(piece.step)
 
 
-class _Rows:
-    """A pytree with a row for each seed, by the seeds' ids."""
-
-    def __init__(self, ids: np.ndarray, tree: Any):
-        self._row_of = {int(i): row for row, i in enumerate(ids)}
-        self._tree = tree
-
-    def of(self, ids: np.ndarray) -> Any:
-        rows = np.array([self._row_of[int(i)] for i in ids], int)
-        return jax.tree.map(lambda leaf: leaf[rows], self._tree)
-
-
-def _first_state(run: _Run, ids: np.ndarray) -> Group:
-    result = run.train(ids, 0, hyper=run.hyper.of(ids))
-    return Group(result.state, result.metrics)
-
-
-def _start_anew(run: _Run) -> list[Group]:
+def _start_anew(run: Run) -> list[Group]:
     if run.checkpoints.numbers():
         raise CheckpointError(
             f"There are checkpoints of an earlier run in {run.checkpoints.directory}: "
             "resume it, or choose another folder."
         )
     return []
-
-
-def _restore(run: _Run, ids: np.ndarray, notice: Callable[[str], object]) -> list:
-    loaded = run.checkpoints.load()
-    if loaded is None:
-        notice(f"No checkpoint in {run.checkpoints.directory}: starting.")
-        return []
-    for number, reason in loaded.damaged:
-        notice(f"Checkpoint {number} cannot be read ({reason}): passed over.")
-    about, directory = loaded.description, run.checkpoints.directory
-    _compare(run.identity, about["identity"], directory)
-    for name, value in run.environment.items():
-        before = about["environment"].get(name)
-        if before != value:
-            notice(
-                f"{name} was {before} and is {value}: "
-                "the run may go on with other last bits."
-            )
-    run.seconds.extend(loaded.arrays["seconds"].tolist())
-    return [
-        _load_group(run, loaded, number, group, ids)
-        for number, group in enumerate(about["groups"])
-    ]
 
 
 def _check_steps(
@@ -281,80 +228,6 @@ def _check_steps(
             f"The run in {checkpoints.directory} has made {made} updates: expected "
             f"num_updates of at least as many, got {num_updates}."
         )
-
-
-def _compare(
-    identity: dict[str, Any], before: Mapping[str, Any], directory: Path
-) -> None:
-    names = sorted({*identity, *before})
-    differing = [name for name in names if identity.get(name) != before.get(name)]
-    if differing:
-        changes = ", ".join(
-            f"{name} {before.get(name)!r}, now {identity.get(name)!r}"
-            for name in differing
-        )
-        raise CheckpointError(
-            f"The checkpoints in {directory} are of another run: {changes}."
-        )
-
-
-def _load_group(
-    run: _Run, loaded: Loaded, number: int, about: Mapping[str, Any], ids: np.ndarray
-) -> Group:
-    group_ids = np.array(about["seed_ids"], np.int64)
-    missing = sorted(set(group_ids.tolist()) - set(ids.tolist()))
-    if missing:
-        raise CheckpointError(
-            f"The checkpoints in {run.checkpoints.directory} have the seeds {missing}, "
-            "which are not asked for."
-        )
-    prefix = f"{number}/"
-    arrays = {
-        name.removeprefix(prefix): array
-        for name, array in loaded.arrays.items()
-        if name.startswith(prefix)
-    }
-    curves = {
-        name.removeprefix("metrics/"): array
-        for name, array in arrays.items()
-        if name.startswith("metrics/")
-    }
-    hyper = run.hyper.of(group_ids)
-    for name, wanted in to_arrays("hyper", hyper).items():
-        if name not in arrays or not _same_bits(arrays[name], wanted):
-            raise CheckpointError(
-                f"The checkpoints in {run.checkpoints.directory} are of another run: "
-                f"{name} of its seeds has other values."
-            )
-    template = _first_state(run, group_ids).state
-    tree = from_arrays("state", template[2:], arrays, run.checkpoints.directory)
-    return Group(SeedState(group_ids, about["step"], *tree), curves)
-
-
-def _same_bits(saved: np.ndarray, wanted: np.ndarray) -> bool:
-    """Whether two arrays are equal, NaN to NaN as well."""
-    wanted = wanted.astype(saved.dtype)
-    return saved.shape == wanted.shape and saved.tobytes() == wanted.tobytes()
-
-
-def _save(run: _Run, groups: list[Group]) -> None:
-    arrays = {"seconds": np.array(run.seconds, np.float64)}
-    for number, (state, curves) in enumerate(groups):
-        parts = {
-            **to_arrays("state", state[2:]),
-            **to_arrays("hyper", run.hyper.of(state.seed_ids)),
-            **{f"metrics/{name}": curve for name, curve in curves.items()},
-        }
-        arrays |= {f"{number}/{name}": array for name, array in parts.items()}
-    description = {
-        "identity": run.identity,
-        "environment": run.environment,
-        "groups": [
-            {"seed_ids": group.state.seed_ids.tolist(), "step": group.state.step}
-            for group in groups
-        ],
-    }
-    run.checkpoints.save(arrays, description)
 
 
 def _result(group: Group, ids: np.ndarray, seconds: Seconds) -> SeedResult:
@@ -375,17 +248,3 @@ def _result(group: Group, ids: np.ndarray, seconds: Seconds) -> SeedResult:
         best=state.best,
         state=state,
     )
-
-
-def _environment(seed_block: int) -> dict[str, Any]:
-    """Return what the last bits may depend on."""
-    device = jax.local_devices()[0]
-    return {
-        **{name: importlib.metadata.version(name) for name in _PACKAGES},
-        "machine": platform.machine(),
-        "device": f"{device.platform} {device.device_kind}",
-        "number of cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
-        "seed_block": seed_block,
-    }
