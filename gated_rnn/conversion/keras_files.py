@@ -54,16 +54,21 @@ class KerasFile(NamedTuple):
         config: The model's configuration, or None in a file of weights.
         keras_version: 2 or 3, or None if the file does not say.
         weights: The bytes of its HDF5 part.
+        whole: Whether it is an .h5 file from before the .keras format.
     """
 
     path: str
     config: Any
     keras_version: int | None
     weights: bytes
+    whole: bool = False
 
 
 def read_file(path: str | PathLike[str]) -> KerasFile:
-    """Return what a .keras, .weights.h5 or .h5 file holds, by its content.
+    """Return what a .keras, .weights.h5 or .h5 file holds.
+
+    Only in an .h5 file that is no .weights.h5 attributes are read: HDF5's library can
+    crash where their strings are damaged.
 
     Raises:
         ValueError: If it is no such file, or not as Keras writes it.
@@ -74,6 +79,8 @@ def read_file(path: str | PathLike[str]) -> KerasFile:
         return _read_archive(name, data)
     if not data.startswith(_HDF5):
         raise _damaged(name, "neither a zip archive nor HDF5")
+    if name.endswith((".keras", ".weights.h5")):
+        return KerasFile(name, None, None, data)
     try:
         with _open(data) as file:
             config = _attribute(file, "model_config", data)
@@ -81,7 +88,7 @@ def read_file(path: str | PathLike[str]) -> KerasFile:
     except _H5_ERRORS as error:
         raise _damaged(name, _reason(error)) from None
     parsed = None if config is None else _parse(name, "model_config", _text(config))
-    return KerasFile(name, parsed, _major(_text(version)), data)
+    return KerasFile(name, parsed, _major(_text(version)), data, whole=True)
 
 
 def read_weights(
@@ -94,7 +101,7 @@ def read_weights(
     """
     try:
         with _open(file.weights) as root:
-            return [_layer_weights(root, layer, file.weights) for layer in layers]
+            return [_layer_weights(root, layer, file) for layer in layers]
     except _H5_ERRORS as error:
         raise _damaged(file.path, _reason(error)) from None
 
@@ -213,13 +220,14 @@ def _open(data: bytes) -> Any:
     return h5py.File(io.BytesIO(data), "r")
 
 
-def _layer_weights(root: Any, layer: LayerConfig, data: bytes) -> list[np.ndarray]:
+def _layer_weights(root: Any, layer: LayerConfig, file: KerasFile) -> list[np.ndarray]:
     """Return the weights of a layer, as `layer.get_weights()`."""
     if layer.class_name == "Dropout":
         return []
-    old = root.get("model_weights", root)
-    if "layer_names" in old.attrs:  # HDF5 files before the .keras format
-        group = _follow(old, layer.name)
+    data = file.weights
+    if file.whole:
+        top = root.get("model_weights", root)
+        group = _follow(top, layer.name)
         names = np.atleast_1d(_attribute(group, "weight_names", data))
         if names.ndim != 1 or len(names) > 2 * MAX_WEIGHTS:
             raise ValueError(f"{len(names)} weights in layer {show(layer.name)}")
@@ -291,8 +299,7 @@ def _array(dataset: Any, data: bytes) -> np.ndarray:
     plain = dataset.chunks is None and not dataset.external and not dataset.is_virtual
     if not plain or dataset.nbytes > len(data):
         raise ValueError("an array that is not stored whole")
-    opaque = dataset.dtype == np.dtype("V2")
-    if opaque and _text(_attribute(dataset, "dtype", data)) == "bfloat16":
+    if dataset.dtype == np.dtype("V2"):  # HDF5 has no bfloat16
         return np.asarray(dataset[()]).view(jnp.bfloat16)
     if dataset.dtype.name not in FLOATS:
         raise ValueError(f"dtype {dataset.dtype}")
