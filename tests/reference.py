@@ -15,8 +15,8 @@ Step = Callable[[Arrays, Arrays, np.ndarray], tuple[Arrays, np.ndarray]]
 
 
 def sigmoid(x):
-    """Return 1 / (1 + exp(-x)), in a form that no x makes overflow."""
-    return 0.5 * (1.0 + np.tanh(0.5 * x))
+    """Return 1 / (1 + exp(-x)) to its last digits, in a form that never overflows."""
+    return np.exp(-np.logaddexp(0.0, -x))
 
 
 def affine(inputs, kernel, bias):

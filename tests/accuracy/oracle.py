@@ -131,6 +131,7 @@ SLOPES: dict[Any, Callable[..., tuple[Any, ...]]] = {
     np.multiply: lambda y, a, b: (b, a),
     np.true_divide: lambda y, a, b: (1.0 / b, -y / b),
     np.negative: lambda y, a: (-1.0,),
+    np.exp: lambda y, a: (y,),
     np.tanh: _slope_of_tanh,
     np.sqrt: lambda y, a: (0.5 / y,),
     np.maximum: lambda y, a, b: (a >= b, a < b),

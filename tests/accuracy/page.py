@@ -183,7 +183,7 @@ def _place(record: Mapping[str, Any]) -> str:
     return (
         f"{config['num_draws']} draws a row, seed {config['seed']}; {versions}, Python"
         f" {place['python']}; {place['devices'][0]} ({place['processor']}),"
-        f" {place['platform']}. About ten minutes on one core;"
+        f" {place['platform']}. Ten to fifteen minutes on one core;"
         " `--cells lstm gru` takes one, and `--resume` goes on after a break. Another"
         " machine rounds differently in the last place, within the margin."
     )
