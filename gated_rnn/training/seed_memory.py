@@ -183,11 +183,10 @@ def plan_block(
         ValueError: If the devices plan no memory.
     """
     devices = jax.local_devices() if devices is None else devices
-    if vectorize is None:
-        vectorize = devices[0].platform != "cpu"
-    program = Program(
-        hide_objects(problem, optimizer), Rules(), updates_per_piece, vectorize
-    )
+    on_cpu = devices[0].platform == "cpu"
+    side_by_side = not on_cpu if vectorize is None else vectorize
+    functions = hide_objects(problem, optimizer)
+    program = Program(functions, Rules(), updates_per_piece, side_by_side)
     ids = np.arange(seed_block, dtype=np.uint32)
     rows = ids % num_seeds
     hyper = jax.tree.map(lambda leaf: leaf[rows], hyper)
@@ -195,13 +194,12 @@ def plan_block(
     sizes = _measure(worker)
     num_blocks = -(-num_seeds // seed_block)
     num_devices = min(len(devices), num_blocks)
-    share_memory = devices[0].platform == "cpu"
     return SeedPlan(
         seed_block=seed_block,
         num_blocks=num_blocks,
         num_devices=num_devices,
-        vectorize=vectorize,
-        num_bytes=predict_peak(sizes, num_blocks, num_devices, share_memory),
+        vectorize=side_by_side,
+        num_bytes=predict_peak(sizes, num_blocks, num_devices, on_cpu),
         shared_bytes=sizes.shared,
         seed_bytes=(sizes.state + sizes.inputs) // seed_block,
         scratch_bytes=sizes.scratch,

@@ -22,7 +22,7 @@ def blocks_of(kind):
 
 
 @pytest.fixture(scope="module")
-def page():
+def page(quick_compiling):
     names = {}
     for code in blocks_of(""):
         exec(compile(code, str(PAGE), "exec"), names)

@@ -130,7 +130,7 @@ TUNED = Problem(init, loss, batch, dataset)
 
 
 @pytest.fixture(scope="module")
-def points():
+def points(quick_compiling):
     return grid(
         learning_rate=[0.01, 0.1],
         max_grad_norm=[0.05, 50.0],
