@@ -52,7 +52,9 @@ that is small.
 **A limit.** The derivative of tanh and sigmoid is taken from their value, as everywhere
 in JAX. Where that has been rounded to 1, a derivative smaller than the last place of
 the dtype is lost, and a gradient that passes through nothing but such places has no
-correct digit. So the class of saturated gates saturates the gates; the candidates live.
+correct digit: with candidates saturated too, the error of float32 gradients reached 1.0
+(Elman) and 0.046 (MUT1), and the class was then restated. The class of saturated gates
+saturates the gates; the candidates live.
 
 **The bound** is a constant per dtype, kind and row class: the smallest of 1, 2 and 5
 times a power of ten that is at least {MARGIN} times the largest error measured. Where
