@@ -1,8 +1,8 @@
 """Gated recurrent networks in JAX: pure functions, compiled, over many seeds.
 
 Layer by layer: types, initialisers and losses; cells (the mathematics) and engines
-(time); `unroll`; networks. `gated_rnn.training` and `gated_rnn.statistics` are imported
-when asked for.
+(time); `unroll`; networks. Imported when asked for: `gated_rnn.training`, `.flax`,
+`.conversion`, `.export` and `.statistics`.
 """
 
 from gated_rnn import activations, initializers, losses
