@@ -10,6 +10,16 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("repository")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Free the compiled programs of a module.
+
+    Each maps pieces of memory; beyond vm.max_map_count of them XLA ends the process.
+    """
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def strict_promotion():
     """Make any silent mixing of dtypes an error; not for optax, which mixes them."""

@@ -82,7 +82,9 @@ def test_mean_baseline_is_the_variance_of_the_targets():
 
 
 @pytest.mark.parametrize("num_seeds", [1, 4])
-def test_picture_is_a_png_and_needs_no_display(num_seeds, tmp_path):
+def test_picture_is_a_png_and_needs_no_display(num_seeds, tmp_path, monkeypatch):
+    # Another test's library may have imported it.
+    monkeypatch.delitem(sys.modules, "matplotlib.pyplot", raising=False)
     curves = FALLING * np.exp(0.05 * RNG.standard_normal((num_seeds, 40)))
     broken = curves.copy()
     broken[0, 20:] = np.nan
