@@ -314,7 +314,10 @@ def test_compute_dtype_is_that_of_the_matmuls_alone(inputs):
 def test_gradients_of_bfloat16_matmuls_are_float32(inputs):
     layer = RNN(RNNCell(GRU(H), dtype=jnp.bfloat16))
     variables = init_randomly(layer, inputs)
-    loss = lambda variables: layer.apply(variables, inputs).sum()  # noqa: E731
+
+    def loss(variables):
+        return layer.apply(variables, inputs).sum()
+
     gradients = jax.eval_shape(jax.grad(loss), variables)
     assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype("float32")}
 

@@ -243,8 +243,8 @@ def test_healthy_seeds_have_the_bits_they_have_among_healthy_seeds(whole, vector
     for seed_id in BROKEN:
         count = CASES[seed_id].ends[1]
         assert_same_bits(
-            jax.tree.map(lambda curve: curve[seed_id, :count], whole.metrics),  # noqa: B023
-            jax.tree.map(lambda curve: curve[seed_id, :count], healthy.metrics),  # noqa: B023
+            jax.tree.map(lambda curve: curve[seed_id, :count], whole.metrics),  # noqa: B023 - called at once
+            jax.tree.map(lambda curve: curve[seed_id, :count], healthy.metrics),  # noqa: B023 - called at once
         )
 
 

@@ -98,7 +98,7 @@ def test_tally_refuses_more_than_a_tenth_unreadable(tmp_path):
         for line in range(bad):
             tally.unreadable("without wool", f"line {line + 2}")
         if refused:
-            refusal(lambda: tally.finish(89), "not a file of sheep", "11 without wool")  # noqa: B023
+            refusal(lambda: tally.finish(89), "not a file of sheep", "11 without wool")  # noqa: B023 - called at once
         else:
             report = tally.finish(90)
             assert report.dropped == (("without wool", 10, "line 2"),)
