@@ -1,23 +1,27 @@
-"""Pictures of results: curves with a band over seeds, readable without colour.
+"""Pictures of results: curves, intervals and heat maps, readable without colour.
 
 matplotlib is imported when a picture is drawn, without a display and without pyplot's
 global state.
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from experiments.files import write_file
+from gated_rnn.statistics import Interval
 
 CURVES_SIZE = (8.0, 5.0)  # inches
 DOTS_PER_INCH = 150
 _NUM_MARKERS = 8
 #: Above this ratio of the largest to the smallest value drawn the axis is logarithmic.
 _LINEAR_RATIO = 5.0
+#: Of the distance between two groups, what their points take.
+_GROUP_WIDTH = 0.6
+_MAX_WIDTH, _COLUMN_WIDTH, _MAP_HEIGHT = 20.0, 0.12, 1.6  # inches, of heat maps
 
 
 class Style(NamedTuple):
@@ -48,31 +52,34 @@ def plot_curves(
     title: str,
     x_label: str,
     y_label: str,
+    x: np.ndarray | Mapping[str, np.ndarray] | None = None,
     levels: Mapping[str, float] | None = None,
+    log_x: bool = False,
 ) -> Path:
     """Draw the median over seeds of each group of curves, in a band from least to most.
 
     Args:
-        path: The png file; an old one is replaced.
+        path: The file; its suffix is the format, an old one is replaced.
         curves: For each label `[S, N]`, one curve a seed; what is not finite is left
             out, point by point.
         title: Title of the picture.
         x_label: Label of the axis of N.
         y_label: Label of the axis of values.
+        x: Where the N points stand, `[N]`, of all labels or of each; 0, 1, ... if not
+            given.
         levels: Values to mark by a horizontal line, by label.
+        log_x: Whether the axis of N is logarithmic.
 
     Returns:
         The path.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=CURVES_SIZE, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    num_points = max(values.shape[1] for values in curves.values())
+    figure, axes = _new_figure()
+    ends = []
     for (label, values), style in zip(curves.items(), STYLES, strict=False):
-        _draw_band(axes, label, values, style)
+        places = x[label] if isinstance(x, Mapping) else x
+        places = np.arange(values.shape[1]) if places is None else np.asarray(places)
+        _draw_band(axes, label, places, values, style)
+        ends += [places.min(), places.max()]
     levels = levels or {}
     for (label, value), pattern in zip(levels.items(), _LEVEL_LINES, strict=False):
         axes.axhline(value, color="0.35", linewidth=1.0, linestyle=pattern, label=label)
@@ -80,24 +87,150 @@ def plot_curves(
     drawn = np.append(drawn[np.isfinite(drawn)], list(levels.values()))
     if drawn.size and drawn.min() > 0 and drawn.max() / drawn.min() > _LINEAR_RATIO:
         axes.set_yscale("log")
+    if log_x:
+        axes.set_xscale("log")
+    low, high = min(ends), max(ends)
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
-    axes.set_xlim(0, max(1, num_points - 1))
+    axes.set_xlim(low, high if high > low else low + 1)
     axes.grid(visible=True, which="both", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.legend(frameon=True)
+    return _save(figure, path)
+
+
+def plot_intervals(
+    path: Path,
+    groups: Mapping[str, Mapping[str, Interval]],
+    *,
+    title: str,
+    y_label: str,
+    levels: Mapping[str, float] | None = None,
+) -> Path:
+    """Draw a point with its interval for each label, side by side for each group.
+
+    Args:
+        path: The file; its suffix is the format.
+        groups: For each group on the horizontal axis, an interval for each label.
+        title: Title of the picture.
+        y_label: Label of the axis of values.
+        levels: Values to mark by a horizontal line, by label.
+
+    Returns:
+        The path.
+    """
+    figure, axes = _new_figure()
+    labels = list(dict.fromkeys(label for group in groups.values() for label in group))
+    width = _GROUP_WIDTH / max(1, len(labels))
+    for number, label in enumerate(labels):
+        style = STYLES[number % len(STYLES)]
+        shift = (number - (len(labels) - 1) / 2) * width
+        found = [
+            (at, group[label])
+            for at, group in enumerate(groups.values())
+            if label in group
+        ]
+        middles = np.array([one.estimate for _, one in found])
+        ends = np.array([(one.low, one.high) for _, one in found]).T
+        axes.errorbar(
+            [at + shift for at, _ in found],
+            middles,
+            yerr=np.nan_to_num(np.abs(ends - middles)),
+            color=style.colour,
+            marker=style.marker,
+            linestyle="none",
+            capsize=3,
+            label=label,
+        )
+    for (label, value), pattern in zip(
+        (levels or {}).items(), _LEVEL_LINES, strict=False
+    ):
+        axes.axhline(value, color="0.35", linewidth=1.0, linestyle=pattern, label=label)
+    axes.set(title=title, ylabel=y_label)
+    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_xlim(-0.5, len(groups) - 0.5)
+    axes.grid(visible=True, axis="y", color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.legend(frameon=True)
+    return _save(figure, path)
+
+
+def plot_heat_maps(
+    path: Path,
+    maps: Mapping[str, np.ndarray],
+    *,
+    title: str,
+    x_labels: Sequence[str] | None = None,
+    x_label: str = "step",
+    y_label: str = "unit",
+    limits: tuple[float, float] = (0.0, 1.0),
+) -> Path:
+    """Draw matrices one above the other, over one horizontal axis.
+
+    Args:
+        path: The file; its suffix is the format.
+        maps: For each label `[rows, columns]`, columns the same for all.
+        title: Title of the picture.
+        x_labels: A text for each column, such as words; numbers if not given.
+        x_label: Label of the axis of columns.
+        y_label: Label of the axis of rows.
+        limits: Values of the darkest and the lightest colour.
+
+    Returns:
+        The path.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    num_columns = max(1, max(values.shape[1] for values in maps.values()))
+    width = min(_MAX_WIDTH, max(CURVES_SIZE[0], _COLUMN_WIDTH * num_columns))
+    figure = Figure(
+        figsize=(width, 1.0 + _MAP_HEIGHT * len(maps)), layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    rows = figure.subplots(len(maps), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (label, values) in zip(rows, maps.items(), strict=True):
+        image = axes.imshow(
+            values,
+            aspect="auto",
+            interpolation="nearest",
+            cmap="viridis",
+            vmin=limits[0],
+            vmax=limits[1],
+        )
+        axes.set(ylabel=y_label)
+        axes.set_title(label, loc="left", fontsize="medium")
+    figure.colorbar(image, ax=list(rows))
+    if x_labels is not None:
+        rows[-1].set_xticks(range(num_columns), x_labels, rotation=60, ha="right")
+    rows[-1].set(xlabel=x_label)
+    figure.suptitle(title)
+    return _save(figure, path)
+
+
+def _new_figure() -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=CURVES_SIZE, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _save(figure: Any, path: Path) -> Path:
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DOTS_PER_INCH)
+    figure.savefig(picture, format=path.suffix[1:], dpi=DOTS_PER_INCH)
     return write_file(path, picture.getvalue())
 
 
-def _draw_band(axes, label: str, values: np.ndarray, style: Style) -> None:
+def _draw_band(
+    axes: Any, label: str, x: np.ndarray, values: np.ndarray, style: Style
+) -> None:
     num_seeds, num_points = values.shape
     # Masked arrays leave gaps, and no warning, where no seed has a finite value.
     finite = np.ma.masked_invalid(values)
-    epochs = np.arange(num_points)
     seeds = "1 seed" if num_seeds == 1 else f"median, range of {num_seeds} seeds"
     axes.plot(
-        epochs,
+        x,
         np.ma.median(finite, axis=0),
         color=style.colour,
         linestyle=style.line,
@@ -109,7 +242,7 @@ def _draw_band(axes, label: str, values: np.ndarray, style: Style) -> None:
     )
     if num_seeds > 1:
         axes.fill_between(
-            epochs,
+            x,
             finite.min(axis=0),
             finite.max(axis=0),
             facecolor=(style.colour, 0.18),

@@ -1,10 +1,13 @@
 """The settings that every experiment has: where results go, and how a run goes on."""
 
 import dataclasses
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gated_rnn.types import check_positive, invalid
+
+_MIN_SEED_BLOCK = 2  # of gated_rnn.training.train_seeds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,7 @@ class RunConfig:
         memory_budget: Bytes that training may take, of one accelerator or of all CPU
             devices together; the width of a block of seeds then follows from it.
         compilation_cache: Folder in which compiled programs are kept from run to run.
+        picture_format: How pictures are written.
         output_dir: Folder for the results, made if need be.
     """
 
@@ -33,12 +37,13 @@ class RunConfig:
     save_models: bool = False
     memory_budget: int | None = None
     compilation_cache: Path | None = None
+    picture_format: Literal["png", "svg", "pdf"] = "png"
     output_dir: Path = Path("outputs")
 
     #: Settings that may differ when a run goes on.
     _MAY_DIFFER = frozenset(
         {
-            *("resume", "save_seconds", "tensorboard", "save_models"),
+            *("resume", "save_seconds", "tensorboard", "save_models", "picture_format"),
             *("compilation_cache", "output_dir", "num_seeds", "num_epochs", "paper"),
             *("cells", "seed_block", "memory_budget", "timing_rounds"),
         }
@@ -62,3 +67,36 @@ class RunConfig:
             for field in dataclasses.fields(self)
             if field.name not in self._MAY_DIFFER
         }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ComparisonConfig(RunConfig):
+    """What the `Config` of an experiment that compares arms inherits.
+
+    Attributes:
+        num_seeds: Seeds of every arm, the same ones; a verdict takes ten.
+        seed_block: Seeds that run as one program, on one device. With half of the
+            seeds, two cores are busy.
+        learning_rates: What is tried for each arm, on validation data.
+        tuning_seeds: Seeds that each of these rates has, beside those compared; 0:
+            nothing is tuned.
+    """
+
+    num_seeds: int = 10
+    seed_block: int = 5
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2)
+    tuning_seeds: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        super().__post_init__()
+        check_positive("num_seeds", self.num_seeds)
+        if self.seed_block < _MIN_SEED_BLOCK:
+            expected = f"an integer of at least {_MIN_SEED_BLOCK}"
+            raise invalid("seed_block", expected, self.seed_block)
+        if self.tuning_seeds < 0:
+            expected = "an integer of at least 0"
+            raise invalid("tuning_seeds", expected, self.tuning_seeds)
+        rates = self.learning_rates
+        if not rates or not all(0 < rate < math.inf for rate in rates):
+            raise invalid("learning_rates", "numbers above 0, at least one", rates)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from experiments.command import UsageError
+from experiments.command import UsageError, check_output_dir
 from experiments.progress import show_progress
 from experiments.record import to_json
 from experiments.run_config import RunConfig
@@ -132,6 +132,26 @@ def prepare_run(config: RunConfig, console: Console) -> None:
             "--resume would have gone on with it.",
             highlight=False,
         )
+
+
+@contextlib.contextmanager
+def running(config: RunConfig, console: Console) -> Iterator[None]:
+    """Make ready what a run needs; within, a signal asks for a stop that saves first.
+
+    Data that can be refused are read before.
+
+    Args:
+        config: The settings.
+        console: Where notices go.
+
+    Raises:
+        UsageError: If the output directory cannot be written, or what is asked for
+            needs a library that is not installed; nothing is written then.
+    """
+    check_output_dir(config.output_dir)
+    prepare_run(config, console)
+    with heed_signals():
+        yield
 
 
 def plan_blocks(

@@ -1,15 +1,15 @@
-"""Train both cells, measure, and write what came out."""
+"""Train both cells, measure, and report what came out."""
 
+import functools
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from rich.console import Console
 
-from experiments.command import check_output_dir
-from experiments.files import write_file
 from experiments.long_sequences import report
 from experiments.long_sequences.config import Config
 from experiments.long_sequences.problem import (
@@ -20,18 +20,10 @@ from experiments.long_sequences.problem import (
 )
 from experiments.long_sequences.tables import report_notes, report_tables
 from experiments.plots import plot_curves
-from experiments.record import (
-    RECORD_NAME,
-    environment,
-    make_record,
-    peak_memory_bytes,
-    write_record,
-)
-from experiments.tables import to_markdown, to_rich
+from experiments.reporting import write_results
 from experiments.training import (
-    heed_signals,
     plan_blocks,
-    prepare_run,
+    running,
     save_models,
     stop_if_asked,
     writing_results,
@@ -41,8 +33,7 @@ from gated_rnn.training import SeedResult, make_optimizer, train_seeds
 
 EXPERIMENT = "long_sequences"
 TITLE = "LSTM against GRU on long sequences"
-PICTURE_NAME = "loss_curves.png"
-SUMMARY_NAME = "summary.md"
+PICTURE_NAME = "loss_curves"
 ADAM_EPS = 1e-7  # Keras'; optax has 1e-8
 #: An update lasts seconds at full size: one a piece shows every loss and times it.
 UPDATES_PER_PIECE = 1
@@ -68,9 +59,7 @@ def run(config: Config, console: Console) -> None:
             with; nothing is trained then.
         Stopped: If a signal asked for it; all is saved.
     """
-    check_output_dir(config.output_dir)
-    prepare_run(config, console)
-    with heed_signals():
+    with running(config, console):
         _run(config, console)
 
 
@@ -132,13 +121,26 @@ def _run(config: Config, console: Console) -> None:
     )
     summary = report.summarise(measured, keys.statistics)
     summary["memory_plans"] = plans
-    summary["peak_memory_bytes"] = peak_memory_bytes()
-    summary["total_seconds"] = time.perf_counter() - began
     with writing_results(config):
         for cell, result in results.items():
             save_models(config, cell, make_network(config, cell), result)
-        _write(config, results, summary)
-    _show(config, console, summary)
+    write_results(
+        config,
+        console,
+        experiment=EXPERIMENT,
+        title=TITLE,
+        cells={
+            cell: {"seeds": result.seed_ids, **result.metrics}
+            for cell, result in results.items()
+        },
+        summary=summary,
+        tables=report_tables(summary, config.num_seeds),
+        notes=report_notes(summary),
+        pictures={PICTURE_NAME: functools.partial(_draw, config, results, baselines)},
+        seconds=time.perf_counter() - began,
+        scale=f"{config.num_seeds} seeds, {config.num_epochs} epochs, "
+        f"{config.num_sequences} sequences of {config.num_steps:,} steps",
+    )
 
 
 def _time_rounds(
@@ -157,56 +159,18 @@ def _time_rounds(
     return rounds
 
 
-def _write(
-    config: Config, results: Mapping[str, SeedResult], summary: Mapping[str, Any]
+def _draw(
+    config: Config,
+    results: Mapping[str, SeedResult],
+    baselines: Mapping[str, list[float]],
+    path: Path,
 ) -> None:
-    """Write the record first: the picture and the tables can be made from it again."""
-    cells = {
-        cell: {"seeds": result.seed_ids, **result.metrics}
-        for cell, result in results.items()
-    }
-    directory = config.output_dir
-    write_record(directory, make_record(EXPERIMENT, config, cells, summary))
-    baselines = summary["baselines"].items()
     plot_curves(
-        directory / PICTURE_NAME,
+        path,
         {cell.upper(): result.metrics["loss"] for cell, result in results.items()},
         title=f"{config.num_sequences} sequences of {config.num_steps:,} steps, "
         f"one layer of {config.hidden_features} units",
         x_label="epoch (one update each)",
         y_label="loss",
-        levels={name: float(np.mean(values)) for name, values in baselines},
-    )
-    parts = [
-        f"# {TITLE}",
-        *(to_markdown(table) for table in report_tables(summary, config.num_seeds)),
-        *report_notes(summary),
-        f"![Loss curves]({PICTURE_NAME})",
-        _settings(config, summary),
-    ]
-    text = "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
-    write_file(directory / SUMMARY_NAME, text.encode())
-
-
-def _show(config: Config, console: Console, summary: Mapping[str, Any]) -> None:
-    for table in report_tables(summary, config.num_seeds):
-        console.print(to_rich(table))
-    for note in report_notes(summary):
-        console.print(note, highlight=False)
-    console.print(_settings(config, summary), highlight=False)
-    names = ", ".join((RECORD_NAME, PICTURE_NAME, SUMMARY_NAME))
-    console.print(f"Wrote {names} to {config.output_dir}.", highlight=False)
-
-
-def _settings(config: Config, summary: Mapping[str, Any]) -> str:
-    """Say what was run where, in a line."""
-    place = environment()
-    devices = f"{len(place['devices'])} x {place['devices'][0]}"
-    memory = summary["peak_memory_bytes"]
-    peak = "" if memory is None else f", at most {memory / 2**30:.2f} GiB"
-    return (
-        f"{config.num_seeds} seeds, {config.num_epochs} epochs, "
-        f"{config.num_sequences} sequences of {config.num_steps:,} steps; "
-        f"{summary['total_seconds']:.0f} s in all{peak}; jax "
-        f"{place['packages']['jax']} on {devices} ({place['processor']})."
+        levels={name: float(np.mean(values)) for name, values in baselines.items()},
     )

@@ -1,0 +1,232 @@
+"""What an experiment compares: arms, trained alike on the same seeds, tuned alike."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from rich.console import Console
+
+from experiments.run_config import ComparisonConfig
+from experiments.training import plan_blocks, save_models, stop_if_asked, train
+from gated_rnn.networks import Network
+from gated_rnn.training import Problem, SeedResult, StopReason, grid
+
+#: Seeds that tune are none of those that are compared.
+FIRST_TUNING_SEED = 1_000_000
+
+OptimizerOfRate = Callable[[Any], optax.GradientTransformation]
+
+
+class Arm(NamedTuple):
+    """One of the things that are compared.
+
+    Attributes:
+        name: Lower-case letters, digits and "_": a file name, and its place in the
+            record.
+        label: What a person reads.
+        network: What is trained.
+        problem: On what; its `hyper` is a dict with `learning_rate`, a scalar.
+    """
+
+    name: str
+    label: str
+    network: Network
+    problem: Problem
+
+
+class Tuning(NamedTuple):
+    """What a search for the learning rate found.
+
+    Attributes:
+        rates: What was tried, `[R]`.
+        values: Mean over the tuning seeds of each seed's best validation, `[R]`;
+            infinite where one diverged.
+        seeds: How many seeds each rate had.
+        rate: The rate with the lowest value.
+        at_edge: Whether it is the first or last of the rates: the best may lie beyond.
+    """
+
+    rates: list[float]
+    values: list[float]
+    seeds: int
+    rate: float
+    at_edge: bool
+
+
+def train_arms(
+    config: ComparisonConfig,
+    console: Console,
+    arms: Sequence[Arm],
+    key: jax.Array,
+    num_updates: int,
+    *,
+    optimizer: OptimizerOfRate,
+    rates: Mapping[str, float],
+    **options: Any,
+) -> dict[str, SeedResult]:
+    """Train every arm on seeds 0 to S - 1, resumable, and write its models if asked.
+
+    Args:
+        config: Says how many seeds, and how wide a block is.
+        console: Where progress goes.
+        arms: What is compared.
+        key: Root of all seeds; seed i of every arm starts from the same key.
+        num_updates: Updates of each seed.
+        optimizer: Builds it from a learning rate.
+        rates: The learning rate of each arm, by its name.
+        **options: The other arguments of `train_seeds`, such as `validate_every`.
+
+    Returns:
+        The result of each arm, by its name.
+
+    Raises:
+        UsageError: If a run cannot go on, or nothing can be saved.
+        Stopped: If a signal asked for it.
+    """
+    ids = np.arange(config.num_seeds)
+    return {
+        arm.name: _train_arm(
+            config,
+            console,
+            arm,
+            arm.name,
+            key,
+            ids,
+            np.full(ids.size, rates[arm.name]),
+            num_updates,
+            optimizer,
+            options,
+        )
+        for arm in arms
+    }
+
+
+def tune_arms(
+    config: ComparisonConfig,
+    console: Console,
+    arms: Sequence[Arm],
+    key: jax.Array,
+    num_updates: int,
+    *,
+    optimizer: OptimizerOfRate,
+    **options: Any,
+) -> dict[str, Tuning]:
+    """Choose each arm's learning rate on validation data, all with the same budget.
+
+    Every rate of `config.learning_rates` is trained with `config.tuning_seeds` seeds of
+    its own, in one program an arm. Each problem must have a `validate`.
+
+    Args:
+        config: The rates and seeds.
+        console: Where progress goes.
+        arms: What is compared.
+        key: As for `train_arms`; other seeds are drawn from it.
+        num_updates: Updates of each run.
+        optimizer: Builds it from a learning rate.
+        **options: The other arguments of `train_seeds`.
+
+    Returns:
+        What was found for each arm, by its name.
+
+    Raises:
+        UsageError: As `train_arms`.
+        Stopped: If a signal asked for it.
+    """
+    rates = list(config.learning_rates)
+    points = grid(learning_rate=rates, repeats=config.tuning_seeds)
+    found = {}
+    for arm in arms:
+        result = _train_arm(
+            config,
+            console,
+            arm,
+            f"{arm.name}_tuning",
+            key,
+            FIRST_TUNING_SEED + points.seed_ids,
+            points.hyper["learning_rate"],
+            num_updates,
+            optimizer,
+            options,
+        )
+        best = np.where(diverged(result), np.inf, result.best.value)
+        values = best.reshape(len(rates), config.tuning_seeds).mean(axis=1)
+        chosen = int(values.argmin())
+        at_edge = len(rates) > 1 and chosen in (0, len(rates) - 1)
+        found[arm.name] = Tuning(
+            rates, values.tolist(), config.tuning_seeds, rates[chosen], at_edge
+        )
+    return found
+
+
+def diverged(result: SeedResult) -> np.ndarray:
+    """Tell of each seed whether it ended because something was no longer finite.
+
+    Args:
+        result: Of training.
+
+    Returns:
+        bool `[S]`.
+    """
+    reasons = np.asarray(result.status.reason)
+    return (reasons != StopReason.RUNNING) & (reasons != StopReason.NO_IMPROVEMENT)
+
+
+def score_seeds(result: SeedResult, score: Callable[[Any], Any]) -> Any:
+    """Apply a function to the parameters of every seed: the best ones if validated.
+
+    Args:
+        result: Of training.
+        score: From one seed's parameters to a pytree of arrays.
+
+    Returns:
+        The pytree in NumPy, with the seeds on axis 0.
+    """
+    params = result.params if result.best is None else result.best.params
+    return jax.device_get(jax.jit(lambda rows: jax.lax.map(score, rows))(params))
+
+
+def _train_arm(
+    config, console, arm, name, key, ids, rates, num_updates, optimizer, options
+) -> SeedResult:
+    stop_if_asked(0)
+    options = {
+        "optimizer": _optimizer_of(optimizer),
+        "hyper": {"learning_rate": np.asarray(rates, np.float32)},
+        **options,
+    }
+    seed_block = config.seed_block
+    if config.memory_budget is not None:
+        plans, _ = plan_blocks(
+            config,
+            console,
+            {name: arm.problem},
+            len(ids),
+            seed_block=seed_block,
+            **options,
+        )
+        seed_block = plans[name].seed_block
+    result = train(
+        config,
+        console,
+        name,
+        arm.problem,
+        key,
+        ids,
+        num_updates,
+        seed_block=seed_block,
+        **options,
+    )
+    if name == arm.name:
+        save_models(config, name, arm.network, result)
+    return result
+
+
+def _optimizer_of(optimizer: OptimizerOfRate) -> Callable:
+    # The same object for the same function: nothing is compiled twice.
+    return jax.tree_util.Partial(_from_hyper, jax.tree_util.Partial(optimizer))
+
+
+def _from_hyper(optimizer: OptimizerOfRate, hyper: Any) -> optax.GradientTransformation:
+    return optimizer(hyper["learning_rate"])
