@@ -390,6 +390,20 @@ def test_shard_map_over_the_batch_equals_unsharded(cell_id, engine):
 
 
 @each_engine_once
+def test_shard_map_takes_neither_mask_nor_resets(cell_id, engine):
+    problem = cases.make_problem(cell_id)
+    problem = problem._replace(
+        inputs=np.nan_to_num(problem.inputs, nan=0.5), mask=None, resets=None
+    )
+    gradient, actual = run_sharded(cell_id, problem, engine, None, None)
+    zeros = jax.tree.map(np.zeros_like, problem.carry)
+    problem = problem._replace(carry=zeros, reset_carry=zeros)
+    expected = cases.run_oracle(cell_id, problem)
+    cases.assert_same_run(actual, expected, cases.FLOAT32)
+    assert all(leaf.any() for leaf in jax.tree.leaves(gradient))
+
+
+@each_engine_once
 def test_shard_map_takes_a_carry_of_each_row_and_a_shared_reset_carry(cell_id, engine):
     problem = cases.make_problem(cell_id)
     shared = jax.tree.map(lambda leaf: leaf[0], problem.reset_carry)

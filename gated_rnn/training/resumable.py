@@ -124,7 +124,7 @@ def train_resumable(
             json.dumps({**identity, "key": jax.random.key_data(key).tolist()})
         ),
         hyper=Rows(ids, hyper),
-        environment=environment_of(seed_block),
+        environment=environment_of(seed_block, options.get("vectorize")),
         seconds=[],
     )
     notice = on_notice or (lambda line: None)
@@ -232,11 +232,7 @@ def _check_steps(
 
 def _result(group: Group, ids: np.ndarray, seconds: Seconds) -> SeedResult:
     """Return the seeds in the order in which they were asked for."""
-    row_of = {int(i): row for row, i in enumerate(group.state.seed_ids)}
-    rows = np.array([row_of[int(i)] for i in ids], int)
-    tree, curves = jax.tree.map(
-        lambda leaf: leaf[rows], (group.state[2:], group.curves)
-    )
+    tree, curves = Rows(group.state.seed_ids, (group.state[2:], group.curves)).of(ids)
     state = SeedState(ids, group.state.step, *tree)
     return SeedResult(
         seed_ids=ids,

@@ -164,7 +164,7 @@ def save(run: Run, groups: list[Group]) -> None:
     run.checkpoints.save(arrays, description)
 
 
-def environment_of(seed_block: int) -> dict[str, Any]:
+def environment_of(seed_block: int, vectorize: bool | None) -> dict[str, Any]:
     """Return what the last bits may depend on."""
     device = jax.local_devices()[0]
     return {
@@ -175,4 +175,5 @@ def environment_of(seed_block: int) -> dict[str, Any]:
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "seed_block": seed_block,
+        "vectorize": vectorize,
     }

@@ -172,13 +172,19 @@ def test_other_run_is_refused_in_a_line_and_harms_nothing(changes, words, tmp_pa
     assert before == {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
 
-def test_other_block_width_is_said_before_it_matters(tmp_path):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"seed_block": 2}, "seed_block was 3 and is 2"),
+        ({"vectorize": True}, "vectorize was None and is True"),
+    ],
+    ids=["block width", "side by side"],
+)
+def test_what_may_change_the_last_bits_is_said_before_it_does(tmp_path, change, words):
     run(tmp_path, resume=False, seed_ids=(0, 2), num_updates=1)
     notices = []
-    run(tmp_path, seed_ids=(0, 2), num_updates=2, seed_block=2, notices=notices)
-    assert notices == [
-        "seed_block was 3 and is 2: the run may go on with other last bits."
-    ]
+    run(tmp_path, seed_ids=(0, 2), num_updates=2, notices=notices, **change)
+    assert notices == [f"{words}: the run may go on with other last bits."]
 
 
 def test_resuming_nothing_starts(whole, tmp_path):
