@@ -8,13 +8,17 @@ import numpy as np
 import optax
 from rich.console import Console
 
+from experiments.command import UsageError
 from experiments.run_config import ComparisonConfig
 from experiments.training import plan_blocks, save_models, stop_if_asked, train
 from gated_rnn.networks import Network
 from gated_rnn.training import Problem, SeedResult, StopReason, grid
+from gated_rnn.types import invalid
 
 #: Seeds that tune are none of those that are compared.
 FIRST_TUNING_SEED = 1_000_000
+#: Of the arguments of `train_seeds`, those that a plan of its memory takes.
+_PLANNED = ("optimizer", "hyper", "updates_per_piece", "vectorize", "devices")
 
 OptimizerOfRate = Callable[[Any], optax.GradientTransformation]
 
@@ -116,24 +120,32 @@ def tune_arms(
     """Choose each arm's learning rate on validation data, all with the same budget.
 
     Every rate of `config.learning_rates` is trained with `config.tuning_seeds` seeds of
-    its own, in one program an arm. Each problem must have a `validate`.
+    its own, in one program an arm; with the same arguments, that of `train_arms`.
 
     Args:
         config: The rates and seeds.
         console: Where progress goes.
-        arms: What is compared.
+        arms: What is compared; each problem has a `validate`.
         key: As for `train_arms`; other seeds are drawn from it.
         num_updates: Updates of each run.
         optimizer: Builds it from a learning rate.
         **options: The other arguments of `train_seeds`.
 
     Returns:
-        What was found for each arm, by its name.
+        What was found for each arm, by its name; nothing if there are no tuning seeds.
 
     Raises:
-        UsageError: As `train_arms`.
+        UsageError: As `train_arms`, or if no rate of an arm has a validation of all its
+            seeds.
+        ValueError: If a problem has no `validate`.
         Stopped: If a signal asked for it.
     """
+    if not config.tuning_seeds:
+        return {}
+    for arm in arms:
+        if arm.problem.validate is None:
+            expected = "problems with validate, to choose by"
+            raise invalid("arms", expected, f"{arm.name} without one")
     rates = list(config.learning_rates)
     points = grid(learning_rate=rates, repeats=config.tuning_seeds)
     found = {}
@@ -152,6 +164,12 @@ def tune_arms(
         )
         best = np.where(diverged(result), np.inf, result.best.value)
         values = best.reshape(len(rates), config.tuning_seeds).mean(axis=1)
+        if not np.isfinite(values).any():
+            raise UsageError(
+                f"{arm.label}: no learning rate of {rates} trained all its "
+                f"{config.tuning_seeds} seeds to a finite validation. "
+                "Give others with --learning-rates, or train for longer."
+            )
         chosen = int(values.argmin())
         at_edge = len(rates) > 1 and chosen in (0, len(rates) - 1)
         found[arm.name] = Tuning(
@@ -176,15 +194,26 @@ def diverged(result: SeedResult) -> np.ndarray:
 def score_seeds(result: SeedResult, score: Callable[[Any], Any]) -> Any:
     """Apply a function to the parameters of every seed: the best ones if validated.
 
+    Those of a seed that diverged are its best, or last, ones before it did; `diverged`
+    tells which they are.
+
     Args:
         result: Of training.
-        score: From one seed's parameters to a pytree of arrays.
+        score: From one seed's parameters to a pytree of arrays. Data belong into a
+            `jax.tree_util.Partial`: a plain function's are compiled into the program.
 
     Returns:
         The pytree in NumPy, with the seeds on axis 0.
     """
     params = result.params if result.best is None else result.best.params
-    return jax.device_get(jax.jit(lambda rows: jax.lax.map(score, rows))(params))
+    if not isinstance(score, jax.tree_util.Partial):  # of one it would hide the data
+        score = jax.tree_util.Partial(score)
+    return jax.device_get(_score_rows(score, params))
+
+
+@jax.jit
+def _score_rows(score: Callable[[Any], Any], rows: Any) -> Any:
+    return jax.lax.map(score, rows)
 
 
 def _train_arm(
@@ -204,7 +233,7 @@ def _train_arm(
             {name: arm.problem},
             len(ids),
             seed_block=seed_block,
-            **options,
+            **{name: options[name] for name in _PLANNED if name in options},
         )
         seed_block = plans[name].seed_block
     result = train(

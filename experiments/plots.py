@@ -5,7 +5,8 @@ global state.
 """
 
 import io
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from experiments.files import write_file
 from gated_rnn.statistics import Interval
+from gated_rnn.types import invalid
 
 CURVES_SIZE = (8.0, 5.0)  # inches
 DOTS_PER_INCH = 150
@@ -33,7 +35,7 @@ class Style(NamedTuple):
     hatch: str
 
 
-# Okabe and Ito's palette, which the colour-blind can tell apart.
+# Okabe and Ito's palette, which the colour-blind can tell apart, and greys.
 STYLES = (
     Style("#0072B2", "-", "o", "///"),
     Style("#D55E00", "--", "s", "..."),
@@ -41,8 +43,15 @@ STYLES = (
     Style("#CC79A7", (0, (1, 1)), "D", "\\\\\\"),
     Style("#000000", (0, (5, 1, 1, 1, 1, 1)), "v", "+++"),
     Style("#56B4E9", (0, (8, 3)), "P", "---"),
+    Style("#E69F00", (0, (3, 1, 1, 1)), "X", "|||"),
+    Style("#F0E442", (0, (5, 3)), "<", "ooo"),
+    Style("#7F7F7F", (0, (8, 2, 2, 2)), ">", "**"),
+    Style("#404040", (0, (2, 3)), "p", "OO"),
 )
-_LEVEL_LINES = ((0, (1, 2)), (0, (6, 2, 1, 2)), (0, (3, 3)))
+_LEVEL_LINES = (
+    *((0, (1, 2)), (0, (6, 2, 1, 2)), (0, (3, 3)), (0, (10, 3)), (0, (1, 5))),
+    (0, (4, 1, 1, 1, 1, 1)),
+)
 
 
 def plot_curves(
@@ -72,17 +81,19 @@ def plot_curves(
 
     Returns:
         The path.
+
+    Raises:
+        ValueError: If there are more curves than `STYLES`.
     """
     figure, axes = _new_figure()
     ends = []
-    for (label, values), style in zip(curves.items(), STYLES, strict=False):
+    for (label, values), style in zip(curves.items(), _styles(curves), strict=True):
         places = x[label] if isinstance(x, Mapping) else x
         places = np.arange(values.shape[1]) if places is None else np.asarray(places)
         _draw_band(axes, label, places, values, style)
         ends += [places.min(), places.max()]
     levels = levels or {}
-    for (label, value), pattern in zip(levels.items(), _LEVEL_LINES, strict=False):
-        axes.axhline(value, color="0.35", linewidth=1.0, linestyle=pattern, label=label)
+    _draw_levels(axes, levels)
     drawn = np.concatenate([values.ravel() for values in curves.values()])
     drawn = np.append(drawn[np.isfinite(drawn)], list(levels.values()))
     if drawn.size and drawn.min() > 0 and drawn.max() / drawn.min() > _LINEAR_RATIO:
@@ -117,12 +128,14 @@ def plot_intervals(
 
     Returns:
         The path.
+
+    Raises:
+        ValueError: If there are more labels than `STYLES`.
     """
     figure, axes = _new_figure()
     labels = list(dict.fromkeys(label for group in groups.values() for label in group))
     width = _GROUP_WIDTH / max(1, len(labels))
-    for number, label in enumerate(labels):
-        style = STYLES[number % len(STYLES)]
+    for number, (label, style) in enumerate(zip(labels, _styles(labels), strict=True)):
         shift = (number - (len(labels) - 1) / 2) * width
         found = [
             (at, group[label])
@@ -141,10 +154,7 @@ def plot_intervals(
             capsize=3,
             label=label,
         )
-    for (label, value), pattern in zip(
-        (levels or {}).items(), _LEVEL_LINES, strict=False
-    ):
-        axes.axhline(value, color="0.35", linewidth=1.0, linestyle=pattern, label=label)
+    _draw_levels(axes, levels or {})
     axes.set(title=title, ylabel=y_label)
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set_xlim(-0.5, len(groups) - 0.5)
@@ -214,6 +224,20 @@ def _new_figure() -> tuple[Any, Any]:
     figure = Figure(figsize=CURVES_SIZE, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots()
+
+
+def _styles(labels: Collection[str]) -> tuple[Style, ...]:
+    """Give each label a style of its own."""
+    if len(labels) > len(STYLES):
+        expected = f"at most {len(STYLES)} labels, which can be told apart"
+        raise invalid("labels", expected, len(labels))
+    return STYLES[: len(labels)]
+
+
+def _draw_levels(axes: Any, levels: Mapping[str, float]) -> None:
+    lines = zip(levels.items(), itertools.cycle(_LEVEL_LINES), strict=False)
+    for (label, value), pattern in lines:
+        axes.axhline(value, color="0.35", linewidth=1.0, linestyle=pattern, label=label)
 
 
 def _save(figure: Any, path: Path) -> Path:

@@ -72,7 +72,7 @@ def write_results(
             f"# {title}",
             *(to_markdown(table) for table in tables),
             *notes,
-            *(f"![{name}]({name})" for name in names),
+            *(f"![{_show_words(name)}]({name})" for name in names),
             where,
         ]
         text = "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
@@ -83,6 +83,10 @@ def write_results(
         console.print(line, highlight=False)
     written = ", ".join((RECORD_NAME, *names, SUMMARY_NAME))
     console.print(f"Wrote {written} to {config.output_dir}.", highlight=False)
+
+
+def _show_words(picture: str) -> str:
+    return Path(picture).stem.replace("_", " ").capitalize()
 
 
 def _describe_run(scale: str, seconds: float, memory: int | None) -> str:

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: strict dtypes, float64, key reuse, hypothesis."""
+"""Fixtures shared by all tests: dtypes, key reuse, compilations, hypothesis."""
 
 import hypothesis
 import jax
@@ -39,3 +39,17 @@ def no_key_reuse():
     """Make the second use of a random key an error."""
     with jax.debug_key_reuse(True):
         yield
+
+
+@pytest.fixture
+def compilations():
+    """A list that gets an entry whenever anything is compiled."""
+    seen = []
+
+    def listen(event, duration, **details):
+        if event.endswith("backend_compile_duration"):
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
