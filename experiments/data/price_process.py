@@ -7,7 +7,7 @@ Pure functions of a key. Layer: experiments (data).
 """
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -205,6 +205,41 @@ def split_heads(action_values: jax.Array) -> list[jax.Array]:
     return jnp.split(action_values, (flat, flat + long), axis=-1)
 
 
+class Series(NamedTuple):
+    """What was drawn, in units of the price where not said otherwise; time-major.
+
+    Attributes:
+        inputs: `[T, B, W]`, the last W price changes in units of `change_sd`.
+        values: `[T, B, 7]`, the value of each action, see `trader_values`.
+        changes: `[T, B]`, the price change that follows: what a position earns that is
+            held after the action.
+    """
+
+    inputs: jax.Array
+    values: jax.Array
+    changes: jax.Array
+
+
+class TargetScaling(NamedTuple):
+    """What takes values to targets and back; measured on training data alone.
+
+    Attributes:
+        mean: `[7]`, price units.
+        sd: `[7]`, price units, above 0.
+    """
+
+    mean: jax.Array
+    sd: jax.Array
+
+    def scale(self, values: jax.Array) -> jax.Array:
+        """Turn values `[..., 7]` in price units into targets."""
+        return (values - self.mean) / self.sd
+
+    def unscale(self, targets: jax.Array) -> jax.Array:
+        """Turn targets `[..., 7]`, or predictions of them, into price units."""
+        return targets * self.sd + self.mean
+
+
 class Dataset(NamedTuple):
     """What is trained on; time-major.
 
@@ -217,7 +252,7 @@ class Dataset(NamedTuple):
     targets: jax.Array
 
 
-def make_dataset(
+def draw_series(
     key: jax.Array,
     process: PriceProcess,
     *,
@@ -226,11 +261,10 @@ def make_dataset(
     input_window: int,
     discount: float,
     cost: float,
-    target_scaling: Literal["zscore", "raw"],
-) -> Dataset:
-    """Draw the data of one run: a pure function of the key.
+) -> Series:
+    """Draw prices, what is known of them, and what each action is worth.
 
-    Longer series are drawn than are trained on. `input_window` steps come before, so
+    Longer series are drawn than are returned. `input_window` steps come before, so
     that the first window is full. `horizon_steps` come after, so that the values do
     not run down to zero towards the end: no network could know that the end is near.
 
@@ -242,21 +276,58 @@ def make_dataset(
         input_window: W.
         discount: The discount a step, in [0, 1).
         cost: Of one change of position, in price units.
+
+    Returns:
+        The series, float32.
+    """
+    total = input_window + num_steps + horizon_steps(discount)
+    prices = sample_prices(key, process, total, num_sequences)
+    inputs = past_changes(prices, input_window)[:num_steps] / change_sd(process)
+    values = trader_values(prices, discount, cost)
+    times = slice(input_window, input_window + num_steps)
+    return Series(inputs, values[times], jnp.diff(prices, axis=0)[times])
+
+
+def fit_target_scaling(
+    values: jax.Array, target_scaling: Literal["zscore", "raw"]
+) -> TargetScaling:
+    """Measure how the values of training data are scaled.
+
+    Args:
+        values: `[T, B, 7]`, price units.
         target_scaling: "zscore": each of the seven values less its mean and over its
             standard deviation in this data set, as the author did with his ("unit
             normal"); the losses of the three heads then weigh alike and the loss of
             predicting the mean is 1 a head. "raw": price units.
 
     Returns:
+        The scaling.
+    """
+    if target_scaling == "raw":
+        return TargetScaling(jnp.zeros(NUM_ACTIONS), jnp.ones(NUM_ACTIONS))
+    sd = values.std(axis=(0, 1))
+    # At a cost no trade can earn, the value of staying flat is 0 at all times.
+    return TargetScaling(values.mean(axis=(0, 1)), jnp.where(sd > 0, sd, 1.0))
+
+
+def make_dataset(
+    key: jax.Array,
+    process: PriceProcess,
+    *,
+    target_scaling: Literal["zscore", "raw"],
+    **sizes: Any,
+) -> Dataset:
+    """Draw the data of one run: a pure function of the key.
+
+    Args:
+        key: The draw.
+        process: The price.
+        target_scaling: See `fit_target_scaling`; it is fitted on this very data set.
+        **sizes: The other arguments of `draw_series`.
+
+    Returns:
         Inputs and targets, float32.
     """
-    total = input_window + num_steps + horizon_steps(discount)
-    prices = sample_prices(key, process, total, num_sequences)
-    inputs = past_changes(prices, input_window)[:num_steps] / change_sd(process)
-    values = trader_values(prices, discount, cost)
-    targets = values[input_window : input_window + num_steps]
-    if target_scaling == "zscore":
-        sd = targets.std(axis=(0, 1))
-        # At a cost no trade can earn, the value of staying flat is 0 at all times.
-        targets = (targets - targets.mean(axis=(0, 1))) / jnp.where(sd > 0, sd, 1.0)
-    return Dataset(inputs, targets)
+    series = draw_series(key, process, **sizes)
+    scaling = fit_target_scaling(series.values, target_scaling)
+    return Dataset(series.inputs, scaling.scale(series.values))
