@@ -12,7 +12,7 @@ from experiments.command import UsageError
 from experiments.run_config import ComparisonConfig
 from experiments.training import plan_blocks, save_models, stop_if_asked, train
 from gated_rnn.networks import Network
-from gated_rnn.training import Problem, SeedResult, StopReason, grid
+from gated_rnn.training import Problem, SeedResult, StopReason, grid, train_seeds
 from gated_rnn.types import invalid
 
 #: Seeds that tune are none of those that are compared.
@@ -178,6 +178,59 @@ def tune_arms(
     return found
 
 
+def time_arms(
+    config: ComparisonConfig,
+    arms: Sequence[Arm],
+    key: jax.Array,
+    num_updates: int,
+    num_rounds: int,
+    *,
+    optimizer: OptimizerOfRate,
+    rates: Mapping[str, float],
+    **options: Any,
+) -> dict[str, list[float]]:
+    """Measure how long an update takes, the arms in turn.
+
+    What else the machine does meets all arms alike, and every other round runs in the
+    opposite order. With the arguments of `train_arms` nothing is compiled again.
+    Nothing is saved.
+
+    Args:
+        config: Says how many seeds, and how wide a block is.
+        arms: What is compared.
+        key: As for `train_arms`.
+        num_updates: Updates of each arm in a round.
+        num_rounds: How many rounds.
+        optimizer: As for `train_arms`.
+        rates: The same.
+        **options: The same.
+
+    Returns:
+        For each arm, by its name, the seconds that an update of all seeds together
+        took, one number a round. Compiling and drawing the parameters are not counted.
+
+    Raises:
+        Stopped: If a signal asked for it.
+    """
+    ids = np.arange(config.num_seeds)
+    seconds = {arm.name: [] for arm in arms}
+    for number in range(num_rounds):
+        for arm in list(arms)[:: 1 if number % 2 == 0 else -1]:
+            stop_if_asked(0)
+            result = train_seeds(
+                arm.problem,
+                key,
+                ids,
+                num_updates,
+                seed_block=config.seed_block,
+                **_with_rates(optimizer, np.full(ids.size, rates[arm.name])),
+                **options,
+            )
+            spent = float(result.seconds.pieces.sum())
+            seconds[arm.name].append(spent / num_updates)
+    return seconds
+
+
 def diverged(result: SeedResult) -> np.ndarray:
     """Tell of each seed whether it ended because something was no longer finite.
 
@@ -220,11 +273,7 @@ def _train_arm(
     config, console, arm, name, key, ids, rates, num_updates, optimizer, options
 ) -> SeedResult:
     stop_if_asked(0)
-    options = {
-        "optimizer": _optimizer_of(optimizer),
-        "hyper": {"learning_rate": np.asarray(rates, np.float32)},
-        **options,
-    }
+    options = {**_with_rates(optimizer, rates), **options}
     seed_block = config.seed_block
     if config.memory_budget is not None:
         plans, _ = plan_blocks(
@@ -252,9 +301,11 @@ def _train_arm(
     return result
 
 
-def _optimizer_of(optimizer: OptimizerOfRate) -> Callable:
-    # The same object for the same function: nothing is compiled twice.
-    return jax.tree_util.Partial(_from_hyper, jax.tree_util.Partial(optimizer))
+def _with_rates(optimizer: OptimizerOfRate, rates: np.ndarray) -> dict[str, Any]:
+    # Equal Partials for the same function: nothing is compiled twice.
+    from_hyper = jax.tree_util.Partial(_from_hyper, jax.tree_util.Partial(optimizer))
+    hyper = {"learning_rate": np.asarray(rates, np.float32)}
+    return {"optimizer": from_hyper, "hyper": hyper}
 
 
 def _from_hyper(optimizer: OptimizerOfRate, hyper: Any) -> optax.GradientTransformation:

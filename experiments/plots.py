@@ -8,7 +8,7 @@ import io
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -63,9 +63,11 @@ def plot_curves(
     y_label: str,
     x: np.ndarray | Mapping[str, np.ndarray] | None = None,
     levels: Mapping[str, float] | None = None,
+    lines: Mapping[str, np.ndarray] | None = None,
+    middle: Literal["median", "mean"] = "median",
     log_x: bool = False,
 ) -> Path:
-    """Draw the median over seeds of each group of curves, in a band from least to most.
+    """Draw the middle over seeds of each group of curves, in a band from least to most.
 
     Args:
         path: The file; its suffix is the format, an old one is replaced.
@@ -74,9 +76,12 @@ def plot_curves(
         title: Title of the picture.
         x_label: Label of the axis of N.
         y_label: Label of the axis of values.
-        x: Where the N points stand, `[N]`, of all labels or of each; 0, 1, ... if not
-            given.
+        x: Where the N points stand, numbers or dates `[N]`, of all labels or of each;
+            0, 1, ... if not given.
         levels: Values to mark by a horizontal line, by label.
+        lines: Curves `[N]` that no seed makes, such as the truth, by label; they stand
+            at the `x` of all labels.
+        middle: What of the seeds is drawn in the band.
         log_x: Whether the axis of N is logarithmic.
 
     Returns:
@@ -90,11 +95,13 @@ def plot_curves(
     for (label, values), style in zip(curves.items(), _styles(curves), strict=True):
         places = x[label] if isinstance(x, Mapping) else x
         places = np.arange(values.shape[1]) if places is None else np.asarray(places)
-        _draw_band(axes, label, places, values, style)
+        _draw_band(axes, label, places, values, style, middle)
         ends += [places.min(), places.max()]
-    levels = levels or {}
+    lines, levels = lines or {}, levels or {}
+    _draw_lines(axes, lines, x)
     _draw_levels(axes, levels)
-    drawn = np.concatenate([values.ravel() for values in curves.values()])
+    every = (*curves.values(), *lines.values())
+    drawn = np.concatenate([np.ravel(values) for values in every])
     drawn = np.append(drawn[np.isfinite(drawn)], list(levels.values()))
     if drawn.size and drawn.min() > 0 and drawn.max() / drawn.min() > _LINEAR_RATIO:
         axes.set_yscale("log")
@@ -240,6 +247,17 @@ def _draw_levels(axes: Any, levels: Mapping[str, float]) -> None:
         axes.axhline(value, color="0.35", linewidth=1.0, linestyle=pattern, label=label)
 
 
+def _draw_lines(axes: Any, lines: Mapping[str, np.ndarray], x: Any) -> None:
+    if lines and isinstance(x, Mapping):
+        raise invalid("x", "one array for all, beside lines", "one for each label")
+    patterns = itertools.cycle(("-", *_LEVEL_LINES))
+    for (label, values), pattern in zip(lines.items(), patterns, strict=False):
+        places = np.arange(len(values)) if x is None else np.asarray(x)
+        axes.plot(
+            places, values, color="black", linewidth=1.2, linestyle=pattern, label=label
+        )
+
+
 def _save(figure: Any, path: Path) -> Path:
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix[1:], dpi=DOTS_PER_INCH)
@@ -247,15 +265,20 @@ def _save(figure: Any, path: Path) -> Path:
 
 
 def _draw_band(
-    axes: Any, label: str, x: np.ndarray, values: np.ndarray, style: Style
+    axes: Any,
+    label: str,
+    x: np.ndarray,
+    values: np.ndarray,
+    style: Style,
+    middle: Literal["median", "mean"],
 ) -> None:
     num_seeds, num_points = values.shape
     # Masked arrays leave gaps, and no warning, where no seed has a finite value.
     finite = np.ma.masked_invalid(values)
-    seeds = "1 seed" if num_seeds == 1 else f"median, range of {num_seeds} seeds"
+    seeds = "1 seed" if num_seeds == 1 else f"{middle}, range of {num_seeds} seeds"
     axes.plot(
         x,
-        np.ma.median(finite, axis=0),
+        getattr(np.ma, middle)(finite, axis=0),
         color=style.colour,
         linestyle=style.line,
         linewidth=1.8,

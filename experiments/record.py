@@ -7,6 +7,7 @@ Every seed is kept; a number that is not finite is null.
 """
 
 import dataclasses
+import datetime
 import functools
 import importlib.metadata
 import json
@@ -76,8 +77,8 @@ def to_json(value: Any) -> Any:
     """Turn a value into JSON's types, `None` for every number that is not finite.
 
     Args:
-        value: Numbers, strings, paths, arrays, dataclasses, NamedTuples, mappings and
-            sequences of them.
+        value: Numbers, strings, paths, dates, arrays, dataclasses, NamedTuples,
+            mappings and sequences of them.
 
     Returns:
         The value in dicts, lists, strings, numbers, booleans and None.
@@ -93,7 +94,7 @@ def to_json(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if isinstance(value, Path):
+    if isinstance(value, Path | datetime.date):
         return str(value)
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         return to_json(np.asarray(value).tolist())

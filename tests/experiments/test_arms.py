@@ -13,11 +13,13 @@ import optax
 import pytest
 from rich.console import Console
 
+from experiments import arms as arms_module
 from experiments.arms import (
     FIRST_TUNING_SEED,
     Arm,
     diverged,
     score_seeds,
+    time_arms,
     train_arms,
     tune_arms,
 )
@@ -267,3 +269,35 @@ def test_seed_that_stops_early_has_not_diverged(tmp_path, console):
     assert not diverged(results["stops"]).any()
     assert diverged(results["diverges"]).all()
     assert "DIVERGES: seed 2 ended at update" in console.file.getvalue()
+
+
+def test_arms_take_turns_and_are_timed_without_compiling_again(
+    tmp_path, console, compilations, monkeypatch
+):
+    config = make_config(tmp_path)
+    arms = [make_arm("first"), make_arm("second", goal=0.3)]
+    rates = {"first": 0.1, "second": 0.2}
+    options = {"optimizer": descend, "rates": rates, **OPTIONS}
+    train_arms(config, console, arms, KEY, 3, **options)
+    compilations.clear()
+    turns, clock = [], {"first": [0.5, 0.25, 0.125], "second": [4.0, 8.0, 16.0]}
+
+    def train_seeds(problem, key, ids, num_updates, **rest):
+        name = next(arm.name for arm in arms if arm.problem is problem)
+        turns.append((name, num_updates, len(ids), rest["hyper"]["learning_rate"][0]))
+        result = real(problem, key, ids, num_updates, **rest)
+        count = sum(turn[0] == name for turn in turns) - 1
+        pieces = np.array([clock[name][count] / 2] * 2)
+        return result._replace(seconds=result.seconds._replace(pieces=pieces))
+
+    real = arms_module.train_seeds
+    monkeypatch.setattr(arms_module, "train_seeds", train_seeds)
+    seconds = time_arms(config, arms, KEY, 2, 3, **options)
+    assert [turn[0] for turn in turns] == [
+        *("first", "second", "second", "first", "first", "second")
+    ]
+    assert {turn[1:3] for turn in turns} == {(2, config.num_seeds)}
+    rate_of = {turn[0]: turn[3] for turn in turns}
+    assert rate_of == {"first": np.float32(0.1), "second": np.float32(0.2)}
+    assert seconds == {"first": [0.25, 0.125, 0.0625], "second": [2.0, 4.0, 8.0]}
+    assert compilations == []

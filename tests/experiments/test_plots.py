@@ -108,3 +108,38 @@ def test_heat_maps_of_a_long_series_are_wide_and_take_other_limits(tmp_path, fig
     )
     assert figures[0].get_size_inches()[0] == pytest.approx(120 * 0.12)
     assert figures[0].axes[0].images[0].get_clim() == (-1.0, 1.0)
+
+
+def test_lines_that_no_seed_makes_stand_beside_the_mean_over_days(tmp_path, figures):
+    days = np.arange("2020-07-01", "2020-07-06", dtype="datetime64[D]")
+    seeds = np.array([[1.0, 2.0, 3.0, 4.0, 5.0], [3.0, 2.0, 3.0, 4.0, 5.0], [8.0] * 5])
+    truth, before = np.array([1.0, 9.0, 4.0, 2.0, 6.0]), np.array([2.0, 1, 9, 4, 2])
+    options = {"title": "t", "x_label": "day", "y_label": "close", "middle": "mean"}
+    plots.plot_curves(
+        tmp_path / "a.png",
+        {"GRU": seeds},
+        x=days,
+        lines={"truth": truth, "persistence": before},
+        **options,
+    )
+    (axes,) = figures[0].axes
+    gru, *others = axes.lines
+    np.testing.assert_allclose(gru.get_ydata(), seeds.mean(axis=0))
+    assert gru.get_label() == "GRU (mean, range of 3 seeds)"
+    assert [line.get_label() for line in others] == ["truth", "persistence"]
+    for line, values in zip(others, (truth, before), strict=True):
+        np.testing.assert_array_equal(line.get_ydata(), values)
+        np.testing.assert_array_equal(line.get_xdata(), days)
+    assert others[0].get_linestyle() != others[1].get_linestyle()
+    assert axes.get_xlim()[1] - axes.get_xlim()[0] == 4.0  # days
+
+
+def test_lines_need_one_axis_for_all(tmp_path):
+    with pytest.raises(ValueError, match="one array for all"):
+        plots.plot_curves(
+            tmp_path / "a.png",
+            {"GRU": np.ones((2, 3))},
+            x={"GRU": np.arange(3)},
+            lines={"truth": np.ones(3)},
+            **{"title": "t", "x_label": "day", "y_label": "close"},
+        )

@@ -1,4 +1,5 @@
 import dataclasses
+import datetime
 import json
 import re
 from pathlib import Path
@@ -77,8 +78,9 @@ def test_numbers_survive_exactly():
         (jnp.int32(4), 4),
         ({1: (2.0, None)}, {"1": [2.0, None]}),
         (Path("a/b"), "a/b"),
+        (datetime.date(2020, 9, 8), "2020-09-08"),
     ],
-    ids=["bool", "int", "nan", "jax", "mapping", "path"],
+    ids=["bool", "int", "nan", "jax", "mapping", "path", "date"],
 )
 def test_value_becomes_a_json_type(value, expected):
     converted = to_json(value)
