@@ -1,0 +1,17 @@
+"""The command `python -m experiments.bitcoin`."""
+
+import sys
+from collections.abc import Sequence
+
+from experiments.bitcoin.config import Config
+from experiments.bitcoin.run import run
+from experiments.command import run_command
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the experiment from the command line; return the exit status."""
+    return run_command(run, Config, module="experiments.bitcoin", arguments=arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
