@@ -6,13 +6,16 @@ validation part included, since nothing but ARIMA's order is chosen for them.
 
 import itertools
 import warnings
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
 from experiments.data.traffic import Flow
 from experiments.data.windows import sliding_windows
 from experiments.traffic_flow.problem import Task, seconds_of_day
+
+Order = tuple[int, int, int]
 
 #: Orders (p, d, q) that ARIMA may have; the validation chooses.
 ARIMA_ORDERS = tuple(itertools.product((1, 2, 3), (0, 1), (0, 1, 2)))
@@ -45,7 +48,7 @@ class Arima(NamedTuple):
         forecasts: Of the test, `[N]`, vehicles.
     """
 
-    order: tuple[int, int, int]
+    order: Order
     valid_mse: dict[str, float]
     forecasts: np.ndarray
 
@@ -205,7 +208,7 @@ def same_time_before(train: Flow, test: Flow) -> np.ndarray:
     return result[train.times.size :]
 
 
-def arima_forecasts(task: Task, orders: Any = ARIMA_ORDERS) -> Arima:
+def arima_forecasts(task: Task, orders: Iterable[Order] | None = None) -> Arima:
     """Choose ARIMA's order by validation, fit it again, forecast one step ahead.
 
     Days are joined, as for the networks. Parameters are those of the flow before the
@@ -213,7 +216,7 @@ def arima_forecasts(task: Task, orders: Any = ARIMA_ORDERS) -> Arima:
 
     Args:
         task: The flows.
-        orders: Orders (p, d, q) to choose from.
+        orders: Orders (p, d, q) to choose from; None: `ARIMA_ORDERS`.
 
     Returns:
         The forecasts and how the order was chosen; not finite if none can be fitted.
@@ -221,7 +224,7 @@ def arima_forecasts(task: Task, orders: Any = ARIMA_ORDERS) -> Arima:
     flows = task.train.flows
     told = task.data.valid.positions
     tried = {}
-    for order in orders:
+    for order in ARIMA_ORDERS if orders is None else orders:
         told_flows = _one_step_ahead(order, flows[: told[0]], flows)
         misses = (told_flows - flows)[told]
         tried[order] = float(np.square(misses).mean())
@@ -231,9 +234,7 @@ def arima_forecasts(task: Task, orders: Any = ARIMA_ORDERS) -> Arima:
     return Arima(best, valid_mse, forecasts[task.data.test.positions])
 
 
-def _one_step_ahead(
-    order: tuple[int, int, int], fitted: np.ndarray, series: np.ndarray
-) -> np.ndarray:
+def _one_step_ahead(order: Order, fitted: np.ndarray, series: np.ndarray) -> np.ndarray:
     """Fit one series, forecast each step of another from those before it, `[N]`."""
     # Here: of the experiments, this alone needs it, and it takes long to import.
     from statsmodels.tools.sm_exceptions import ConvergenceWarning
