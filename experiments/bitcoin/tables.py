@@ -63,8 +63,8 @@ def report_notes(summary: Mapping[str, Any]) -> list[str]:
         f"{summary['data']}.",
         f"Trained on {' to '.join(days['train'])}, chosen on "
         f"{' to '.join(days['valid'])}, tested on {' to '.join(days['test'])}. "
-        f"Seeds vary {summary['seeds_vary']}: intervals over seeds say nothing of other "
-        "days; those over days, and the walk-forward splits, do.",
+        f"Seeds vary {summary['seeds_vary']}: intervals over seeds say nothing of "
+        "other days; those over days, and the walk-forward splits, do.",
     ]
     if summary["num_epochs"] < PAPER_EPOCHS:
         notes.append(
@@ -130,10 +130,8 @@ def _tuning_table(summary: Mapping[str, Any]) -> Table:
         for cell, found in summary["tuning"].items()
     ]
     columns = ("", *(f"{rate:g}" for rate in first.rates), "chosen")
-    title = (
-        f"Best validation by learning rate, scaled; mean of {first.seeds} seeds of "
-        "their own"
-    )
+    seeds = "one other seed" if first.seeds == 1 else f"mean of {first.seeds} others"
+    title = f"Best validation by learning rate, scaled: {seeds}"
     return Table(title, columns, rows)
 
 
