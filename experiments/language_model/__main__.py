@@ -1,0 +1,19 @@
+"""The command `python -m experiments.language_model`."""
+
+import sys
+from collections.abc import Sequence
+
+from experiments.command import run_command
+from experiments.language_model.config import Config
+from experiments.language_model.run import run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the experiment from the command line; return the exit status."""
+    return run_command(
+        run, Config, module="experiments.language_model", arguments=arguments
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
