@@ -173,12 +173,13 @@ def test_recorded_accuracy_is_that_of_the_saved_network_on_the_test_part(
     for seed in (0, 1):
         path = finished / "models" / f"words_gru_100_seed_{seed}.safetensors"
         network, params = load_model(path)
+        judge_alone = jax.jit(network.apply)
         right = []
         for text, label in zip(parts.test.texts, parts.test.labels, strict=True):
             # One review after the other, without any padding.
             ids = vocabulary.encode(review_batches.words(text))[:6]
-            _, logit = network.apply(params, jnp.asarray(ids)[:, None])
-            right.append((logit[0, 0] > 0) == (label == 1))
+            _, logit = judge_alone(params, ids[:, None])
+            right.append((float(logit[0, 0]) > 0) == (label == 1))
         recorded = record["cells"]["words_gru_100"]["test_accuracy"][seed]
         assert recorded == round(float(np.mean(right)), 5)
 
@@ -290,11 +291,15 @@ def corpus(folder):
     return make_corpus(collected, "words", num_steps=6, split_seed=3)
 
 
+OPTIONS = ("num_epochs", "vocabulary_size", "min_count")
+draw_compiled = jax.jit(draw_reviews, static_argnames=OPTIONS)
+
+
 def draw(corpus, amount, key=KEY, num_epochs=3):
     counts = count_chosen(corpus.train.labels, amount)
-    size = len(corpus.vocabulary.tokens)
-    options = {"num_epochs": num_epochs, "vocabulary_size": size, "min_count": 2}
-    return jax.device_get(draw_reviews(corpus.train, counts, key, **options))
+    values = (num_epochs, len(corpus.vocabulary.tokens), 2)
+    options = dict(zip(OPTIONS, values, strict=True))
+    return jax.device_get(draw_compiled(corpus.train, counts, key, **options))
 
 
 def test_amounts_of_one_seed_are_nested_and_balanced(corpus):
@@ -385,32 +390,38 @@ def some_reviews(num_reviews, num_steps=7):
     return Encoded(tokens, lengths, rng.integers(0, 2, num_reviews).astype(np.int32))
 
 
+read = jax.jit(judge)
+
+
 def test_padding_changes_no_judgement(network):
     params = network.init(KEY)
     reviews = some_reviews(5)
-    logits = judge(network, params, Encoded(*map(jnp.asarray, reviews)))
-    for row, length in enumerate(reviews.lengths):
-        alone = reviews.tokens[:length, row : row + 1]
-        _, expected = network.apply(params, jnp.asarray(alone))
-        np.testing.assert_allclose(logits[row], expected[0, 0], rtol=2e-5, atol=1e-6)
+    reviews.lengths[:] = (7, 2, 2, 5, 5)
+    logits = np.asarray(read(network, params, reviews))
+    for rows in ([1, 2], [3, 4]):
+        length = reviews.lengths[rows[0]]
+        alone = jnp.asarray(reviews.tokens[:length, rows])
+        _, expected = jax.jit(network.apply)(params, alone)
+        expected = expected[:, 0]
+        np.testing.assert_allclose(logits[rows], expected, rtol=2e-5, atol=1e-6)
 
 
 def test_judging_some_at_a_time_changes_nothing(network, monkeypatch):
     monkeypatch.setattr(problem_module, "JUDGED_AT_ONCE", 3)
     params = network.init(KEY)
     reviews = Encoded(*map(jnp.asarray, some_reviews(8)))
-    whole = judge(network, params, reviews)
-    pieces = judge_many(network, params, reviews)
+    pieces = jax.jit(judge_many)(network, params, reviews)
+    whole = read(network, params, reviews)
     np.testing.assert_allclose(pieces, whole, rtol=2e-5, atol=1e-6)
 
 
 def test_dropout_is_drawn_only_with_a_key(network):
     params = network.init(KEY)
-    reviews = Encoded(*map(jnp.asarray, some_reviews(4)))
+    reviews = some_reviews(5)
     keys = jax.random.split(KEY)
-    drawn = [judge(network, params, reviews, key) for key in keys]
+    drawn = [read(network, params, reviews, key) for key in keys]
     assert (drawn[0] != drawn[1]).any()
-    assert (drawn[0] != judge(network, params, reviews)).any()
+    assert (drawn[0] != read(network, params, reviews)).any()
 
 
 # Baselines
@@ -479,7 +490,10 @@ def test_tokens_that_a_seed_does_not_know_are_unknown():
 # What is read off
 
 
-def outcome(arm, amount, accuracy, *, gap=0.1, num_test=200, validation=None):
+NUM_TEST = 1000
+
+
+def outcome(arm, amount, accuracy, *, gap=0.1, num_test=NUM_TEST, validation=None):
     """An outcome whose seeds have about the accuracy, on test reviews of lengths."""
     rng = np.random.default_rng(int(1000 * amount) + len(arm))
     accuracy = np.asarray(accuracy, np.float64)
@@ -536,7 +550,7 @@ def test_lengths_fall_into_thirds_or_beside_a_hundred():
 def test_error_of_the_test_part_is_that_of_a_mean_over_reviews():
     one, two = outcome("gru", 1.0, [0.6, 0.7]), outcome("lstm", 1.0, [0.6, 0.5])
     per_review = one.score.right.mean(axis=0) - two.score.right.mean(axis=0)
-    expected = np.sqrt(((per_review - per_review.mean()) ** 2).sum() / 199 / 200)
+    expected = np.sqrt(((per_review - per_review.mean()) ** 2).sum() / 999 / 1000)
     assert error_of_test_part(one, two) == pytest.approx(expected)
 
 
@@ -545,13 +559,16 @@ def results(little, lots, **options):
     rng = np.random.default_rng(0)
     plain = {
         (arm, amount): outcome(
-            arm, amount, base + 0.005 * rng.standard_normal(12), **options
+            arm, amount, base + 0.002 * rng.standard_normal(12), **options
         )
         for amount, pair in ((0.1, little), (1.0, lots))
         for arm, base in zip(("gru", "lstm"), pair, strict=True)
     }
     bags = {amount: np.full(12, 0.77) for amount in (0.1, 1.0)}
-    groups = {"1 to 1": np.arange(200) < 100, "2 to 9": np.arange(200) >= 100}
+    groups = {
+        "1 to 1": np.arange(NUM_TEST) < NUM_TEST // 2,
+        "2 to 9": np.arange(NUM_TEST) >= NUM_TEST // 2,
+    }
     return Results(plain, {}, bags, 0.5, groups)
 
 
@@ -614,7 +631,7 @@ def test_gap_and_time_are_compared_with_their_margins():
 def test_length_interaction_sees_a_gru_that_fails_on_long_reviews():
     found = results((0.7, 0.7), (0.8, 0.8))
     bad = found.plain["gru", 1.0]
-    right = bad.score.right & (np.arange(200) < 100)
+    right = bad.score.right & (np.arange(NUM_TEST) < NUM_TEST // 2)
     found.plain["gru", 1.0] = bad._replace(score=bad.score._replace(right=right))
     rows = {
         one.measure: one for one in compare_all(found, None, {}, 0.7, KEY)["length"]
