@@ -46,6 +46,7 @@ class RunConfig:
             *("resume", "save_seconds", "tensorboard", "save_models", "picture_format"),
             *("compilation_cache", "output_dir", "num_seeds", "num_epochs", "paper"),
             *("cells", "seed_block", "memory_budget", "timing_rounds"),
+            "held_out_sequences",
         }
     )
 

@@ -27,6 +27,7 @@ from gated_rnn.training import (
     SeedPlan,
     SeedResult,
     Stopped,
+    StopReason,
     plan_block,
     plan_seeds,
     train_resumable,
@@ -74,6 +75,11 @@ def heed_signals() -> Iterator[None]:
         INTERRUPTION.signal = None
 
 
+def was_asked_to_stop() -> bool:
+    """Tell whether a signal asked for a stop; the one who asks saves first."""
+    return INTERRUPTION.signal is not None
+
+
 def stop_if_asked(step: int) -> None:
     """Stop between two things of which none has to be saved.
 
@@ -83,7 +89,7 @@ def stop_if_asked(step: int) -> None:
     Raises:
         Stopped: If a signal asked for it.
     """
-    if INTERRUPTION.signal is not None:
+    if was_asked_to_stop():
         raise Stopped(step)
 
 
@@ -254,7 +260,7 @@ def train(
                 identity=to_json(config.identity),
                 metrics_file=config.output_dir / f"metrics_{name}.jsonl",
                 save_seconds=config.save_seconds,
-                should_stop=lambda: INTERRUPTION.signal is not None,
+                should_stop=was_asked_to_stop,
                 on_piece=observe,
                 on_notice=lambda line: console.print(
                     f"{label}: {line}", highlight=False
@@ -263,10 +269,19 @@ def train(
             )
         except CheckpointError as error:
             raise UsageError(str(error)) from error
+    reached = 0
     for seed_id, (reason, step) in result.ended.items():
+        if reason == StopReason.TARGET_REACHED:
+            reached += 1
+            continue
         words = reason.name.lower().replace("_", " ")
         console.print(
             f"{label}: seed {seed_id} ended at update {step}: {words}.", highlight=False
+        )
+    if reached:
+        console.print(
+            f"{label}: {reached} of {len(result.seed_ids)} seeds reached the target.",
+            highlight=False,
         )
     return result
 

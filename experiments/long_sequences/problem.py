@@ -1,37 +1,106 @@
 """What is trained: one recurrent layer that values every action at every step."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from experiments.baselines import linear_loss, mean_loss
 from experiments.data import price_process
-from experiments.data.price_process import Dataset
+from experiments.data.price_process import Dataset, Series
 from experiments.long_sequences.config import Config
 from gated_rnn import GRU, LSTM, RNN, Dense, FusedScan, Stack, initializers, losses
-from gated_rnn.training import Problem
+from gated_rnn.training import Problem, make_optimizer
 
 CELLS = {"lstm": LSTM, "gru": GRU}
+
+
+class Preset(NamedTuple):
+    """What a preset sets; all else is the same.
+
+    Attributes:
+        initialisers: Arguments of the cell; those that are not given are its own.
+        adam_eps: What Adam adds to the square root.
+        words: What a person reads of the initialisers.
+    """
+
+    initialisers: Mapping[str, Any]
+    adam_eps: float
+    words: str
+
+
+#: By the value of --preset. Both draw kernels from Glorot's uniform distribution and
+#: start the LSTM's forget bias at 1, all other biases at 0.
+PRESETS = {
+    "cudnn": Preset(
+        initializers.CUDNN,
+        1e-7,
+        "of Keras' CuDNN layers: kernels drawn for all gates at once, the recurrent "
+        "kernel [H, gates * H] orthogonal as a whole",
+    ),
+    "ours": Preset(
+        {},
+        1e-8,
+        "of this library: kernels drawn gate by gate, each recurrent block [H, H] "
+        "orthogonal",
+    ),
+}
 
 
 def make_network(config: Config, cell: str) -> Stack:
     """Build the network: a cell, and a linear readout of the seven values.
 
-    The cell starts as the text's did, with the defaults of Keras' CuDNN layers; the GRU
-    resets after the matmul, as cuDNN does.
+    The cell starts as the preset says; the GRU resets after the matmul, as cuDNN does.
 
     Args:
-        config: Sizes and chunking.
+        config: Preset, sizes and chunking.
         cell: "lstm" or "gru".
 
     Returns:
         The network.
     """
-    layer = CELLS[cell](config.hidden_features, **initializers.CUDNN)
+    initialisers = PRESETS[config.preset].initialisers
+    layer = CELLS[cell](config.hidden_features, **initialisers)
     engine = FusedScan(chunk_size=config.chunk_size or None)
     return Stack(RNN(layer, engine=engine), Dense(price_process.NUM_ACTIONS))
+
+
+def describe_start(config: Config) -> dict[str, Any]:
+    """Say what the preset came to, for the record.
+
+    Args:
+        config: Says which preset.
+
+    Returns:
+        Its name and words, Adam's epsilon, and every initialiser of each cell.
+    """
+    preset = PRESETS[config.preset]
+    layers = {cell: make_network(config, cell).layers[0].cell for cell in config.cells}
+    return {
+        "preset": config.preset,
+        "words": preset.words,
+        "adam_eps": preset.adam_eps,
+        "initialisers": {
+            cell: {name: repr(getattr(layer, name)) for name in initializers.CUDNN}
+            for cell, layer in layers.items()
+        },
+    }
+
+
+def choose_optimizer(config: Config) -> optax.GradientTransformation:
+    """Build Adam on clipped gradients, with the preset's epsilon.
+
+    Args:
+        config: Preset, learning rate and clip norm.
+
+    Returns:
+        The optimiser.
+    """
+    eps = PRESETS[config.preset].adam_eps
+    return make_optimizer(config.learning_rate, config.max_grad_norm, eps=eps)
 
 
 def make_problem(config: Config, cell: str, data_key: jax.Array) -> Problem:
@@ -73,7 +142,7 @@ def _give_own(key: jax.Array, step: jax.Array, own: Dataset) -> Dataset:
 
 
 def draw_data(config: Config, data_key: jax.Array, data_id: Any) -> Dataset:
-    """Draw a data set.
+    """Draw a data set, its targets scaled by themselves.
 
     Args:
         config: The settings of the data.
@@ -86,13 +155,37 @@ def draw_data(config: Config, data_key: jax.Array, data_id: Any) -> Dataset:
     return price_process.make_dataset(
         jax.random.fold_in(data_key, data_id),
         config.process,
-        num_steps=config.num_steps,
-        num_sequences=config.num_sequences,
-        input_window=config.input_window,
-        discount=config.discount,
-        cost=config.cost,
         target_scaling=config.target_scaling,
+        num_sequences=config.num_sequences,
+        **_settings(config),
     )
+
+
+def draw_series(
+    config: Config, data_key: jax.Array, data_id: Any, num_sequences: int
+) -> Series:
+    """Draw series in price units; with the arguments of `draw_data`, those it scales.
+
+    Args:
+        config: The settings of the data.
+        data_key: Root of the data.
+        data_id: Which draw.
+        num_sequences: B.
+
+    Returns:
+        The series.
+    """
+    return price_process.draw_series(
+        jax.random.fold_in(data_key, data_id),
+        config.process,
+        num_sequences=num_sequences,
+        **_settings(config),
+    )
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    names = ("num_steps", "input_window", "discount", "cost")
+    return {name: getattr(config, name) for name in names}
 
 
 def objective(config: Config, predictions: jax.Array, targets: jax.Array) -> jax.Array:

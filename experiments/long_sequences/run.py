@@ -4,16 +4,20 @@ import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
 from rich.console import Console
 
-from experiments.long_sequences import report
+from experiments.arms import diverged
+from experiments.long_sequences import held_out, report
 from experiments.long_sequences.config import Config
+from experiments.long_sequences.curriculum_run import EXPERIMENT, Keys, run_curriculum
+from experiments.long_sequences.held_out_tables import held_out_tables
 from experiments.long_sequences.problem import (
+    choose_optimizer,
     count_parameters,
+    describe_start,
     make_network,
     make_problem,
     measure_baselines,
@@ -29,22 +33,12 @@ from experiments.training import (
     writing_results,
 )
 from experiments.training import train as train_resumable
-from gated_rnn.training import SeedResult, make_optimizer, train_seeds
+from gated_rnn.training import SeedPlan, SeedResult, train_seeds
 
-EXPERIMENT = "long_sequences"
 TITLE = "LSTM against GRU on long sequences"
 PICTURE_NAME = "loss_curves"
-ADAM_EPS = 1e-7  # Keras'; optax has 1e-8
 #: An update lasts seconds at full size: one a piece shows every loss and times it.
 UPDATES_PER_PIECE = 1
-
-
-class _Keys(NamedTuple):
-    """Roots of all that is random in the experiment."""
-
-    data: jax.Array
-    training: jax.Array
-    statistics: jax.Array
 
 
 def run(config: Config, console: Console) -> None:
@@ -59,21 +53,76 @@ def run(config: Config, console: Console) -> None:
             with; nothing is trained then.
         Stopped: If a signal asked for it; all is saved.
     """
+    keys = Keys(*jax.random.split(jax.random.key(config.seed), 4))
     with running(config, console):
-        _run(config, console)
+        (run_curriculum if config.curriculum else _compare_cells)(config, console, keys)
 
 
-def _run(config: Config, console: Console) -> None:
+def _compare_cells(config: Config, console: Console, keys: Keys) -> None:
     began = time.perf_counter()
-    keys = _Keys(*jax.random.split(jax.random.key(config.seed), 3))
     data_ids = [0] if config.shared_data else list(range(config.num_seeds))
     baselines = measure_baselines(config, keys.data, data_ids)
-    problems = {cell: make_problem(config, cell, keys.data) for cell in config.cells}
-    optimizer = make_optimizer(config.learning_rate, config.max_grad_norm, eps=ADAM_EPS)
+    results, measured, plans = _train_cells(config, console, keys, baselines)
+    data_keys = held_out.DataKeys(keys.data, keys.held_out)
+    scores = {
+        cell: held_out.score_networks(
+            *(config, cell, data_keys, result.params),
+            *(result.seed_ids, diverged(result)),
+        )
+        for cell, result in results.items()
+    }
+    traders = held_out.score_baselines(config, data_keys, data_ids)
+    start = describe_start(config)
+    summary = {
+        **report.summarise(measured, keys.statistics),
+        "held_out": held_out.summarise(scores, traders, keys.statistics),
+        "start": start,
+        "seeds_vary": ["initialisation"] + ["data"] * (not config.shared_data),
+        "memory_plans": plans,
+    }
+    with writing_results(config):
+        for cell, result in results.items():
+            save_models(config, cell, make_network(config, cell), result)
+    write_results(
+        config,
+        console,
+        experiment=EXPERIMENT,
+        title=TITLE,
+        cells={
+            cell: {
+                "seeds": result.seed_ids,
+                **result.metrics,
+                **scores[cell]._asdict(),
+            }
+            for cell, result in results.items()
+        },
+        summary=summary,
+        tables=[
+            *report_tables(summary, config.num_seeds),
+            *held_out_tables(summary["held_out"]),
+        ],
+        notes=[
+            *report_notes(summary),
+            f"Initialisers {start['words']}; Adam's epsilon is {start['adam_eps']:g}.",
+        ],
+        pictures={PICTURE_NAME: functools.partial(_draw, config, results, baselines)},
+        seconds=time.perf_counter() - began,
+        scale=f"{config.num_seeds} seeds, {config.num_epochs} epochs, "
+        f"{config.num_sequences} sequences of {config.num_steps:,} steps",
+    )
 
+
+def _train_cells(
+    config: Config,
+    console: Console,
+    keys: Keys,
+    baselines: dict[str, list[float]],
+) -> tuple[dict[str, SeedResult], report.Measured, dict[str, SeedPlan]]:
+    """Train every cell, then take the time of an epoch of each in turn."""
+    problems = {cell: make_problem(config, cell, keys.data) for cell in config.cells}
     seed_ids = np.arange(config.num_seeds)
     options = {
-        "optimizer": optimizer,
+        "optimizer": choose_optimizer(config),
         "hyper": seed_ids,
         "updates_per_piece": UPDATES_PER_PIECE,
     }
@@ -119,28 +168,7 @@ def _run(config: Config, console: Console) -> None:
         baselines=baselines,
         parameters={cell: count_parameters(config, cell) for cell in config.cells},
     )
-    summary = report.summarise(measured, keys.statistics)
-    summary["memory_plans"] = plans
-    with writing_results(config):
-        for cell, result in results.items():
-            save_models(config, cell, make_network(config, cell), result)
-    write_results(
-        config,
-        console,
-        experiment=EXPERIMENT,
-        title=TITLE,
-        cells={
-            cell: {"seeds": result.seed_ids, **result.metrics}
-            for cell, result in results.items()
-        },
-        summary=summary,
-        tables=report_tables(summary, config.num_seeds),
-        notes=report_notes(summary),
-        pictures={PICTURE_NAME: functools.partial(_draw, config, results, baselines)},
-        seconds=time.perf_counter() - began,
-        scale=f"{config.num_seeds} seeds, {config.num_epochs} epochs, "
-        f"{config.num_sequences} sequences of {config.num_steps:,} steps",
-    )
+    return results, measured, plans
 
 
 def _time_rounds(

@@ -13,11 +13,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments.long_sequences import report, tables
+from experiments.data import price_process
+from experiments.data.price_process import split_heads
+from experiments.long_sequences import held_out, report, tables
 from experiments.long_sequences.__main__ import main
 from experiments.long_sequences.config import DEFAULT_EPOCHS, PAPER_EPOCHS, Config
+from experiments.long_sequences.held_out_tables import held_out_tables
 from experiments.long_sequences.problem import (
+    PRESETS,
+    choose_optimizer,
     count_parameters,
+    describe_start,
     draw_data,
     make_network,
     make_problem,
@@ -25,7 +31,9 @@ from experiments.long_sequences.problem import (
     objective,
 )
 from experiments.long_sequences.run import run
-from gated_rnn.training import Seconds
+from gated_rnn import initializers
+from gated_rnn.training import Seconds, train_seeds
+from tests.experiments.test_trader import loop_trader
 
 ROOT = Path(__file__).parents[2]
 KEY = jax.random.key(3)
@@ -41,8 +49,17 @@ SMALL = Config(
     periods=(50.0, 11.0),
     discount=0.8,
     chunk_size=25,
+    held_out_sequences=4,
     timing_rounds=2,
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compiling():
+    """Leave out most of XLA's passes: they only cost time on data this small."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +67,8 @@ def small_run(tmp_path_factory):
     """The record of a small run, what it showed, and where it wrote."""
     directory = tmp_path_factory.mktemp("small")
     shown = io.StringIO()
-    # Most of XLA's passes only cost time on data this small.
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        config = dataclasses.replace(SMALL, output_dir=directory / "new")
-        run(config, Console(file=shown, width=80))
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
+    config = dataclasses.replace(SMALL, output_dir=directory / "new")
+    run(config, Console(file=shown, width=80))
     record = json.loads((config.output_dir / "results.json").read_text())
     return record, shown.getvalue(), config.output_dir
 
@@ -72,7 +84,7 @@ def test_command_trains_both_cells_and_writes_record_and_picture(tmp_path):
             *(*options.split(), str(directory)),
         ],
         cwd=ROOT,
-        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},  # as in small_run
+        env={**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},  # as in this process
         capture_output=True,
         text=True,
         check=False,
@@ -105,6 +117,11 @@ def test_record_keeps_every_seed_of_both_cells(small_run):
         assert losses.shape == np.shape(series["grad_norm"]) == (3, 4)
         assert (losses[:, -1] < losses[:, 0]).all()
         assert len(np.unique(losses)) == losses.size  # the seeds differ
+        for name in ("training_loss", "held_out_loss", "earned", "moves"):
+            assert np.isfinite(np.array(series[name], float)).all()
+            assert len(series[name]) == 3
+        assert len(set(series["held_out_loss"] + series["training_loss"])) == 6
+    assert record["summary"]["seeds_vary"] == ["initialisation", "data"]
 
 
 def test_recorded_first_loss_is_that_of_the_untrained_network(small_run):
@@ -140,6 +157,9 @@ def test_summary_compares_the_cells_and_says_what_was_not_reached(small_run):
         assert "not reached" in text
         assert "mean of the" in text
         assert "linear readout" in text
+        assert "held-out loss" in text
+        assert "true values" in text
+        assert "Adam's epsilon is 1e-07" in text
         assert "cannot be compared" in " ".join(text.split())
     assert "| LSTM |" in markdown
     assert "](loss_curves.png)" in markdown
@@ -170,6 +190,8 @@ def test_summary_compares_the_cells_and_says_what_was_not_reached(small_run):
         "--chunk-size -1",
         "--paper --num-epochs 7",
         "--loss median",
+        "--preset keras",
+        "--held-out-sequences 0",
         "--no-such-flag",
         "--output-dir FILE/below",
         "--output-dir FILE",
@@ -266,6 +288,192 @@ def test_parameter_counts_are_those_of_the_formulas():
         "total": 1152 + 16 * 7 + 7,
     }
     assert count_parameters(config, "gru")["recurrent"] == 3 * (16 + 16**2 + 16) + 16
+
+
+def test_presets_are_those_of_keras_and_of_the_library():
+    ours = dataclasses.replace(SMALL, preset="ours")
+    for cell in ("lstm", "gru"):
+        start, own = (make_network(c, cell).layers[0].cell for c in (SMALL, ours))
+        size, gates = SMALL.hidden_features, {"lstm": 4, "gru": 3}[cell]
+        drawn, default = (layer.init(KEY, 1).recurrent_kernel for layer in (start, own))
+        np.testing.assert_allclose(drawn @ drawn.T, np.eye(size), atol=1e-5)
+        blocks = np.split(np.asarray(default), gates, axis=1)
+        for block in blocks:
+            np.testing.assert_allclose(block @ block.T, np.eye(size), atol=1e-5)
+        assert start == type(start)(size, **initializers.CUDNN)
+        assert own == type(own)(size)
+    described = describe_start(ours)
+    assert described["preset"] == "ours"
+    assert described["adam_eps"] == 1e-8
+    assert "Orthogonal(" in described["initialisers"]["gru"]["recurrent_init"]
+    assert "Joint" not in str(described["initialisers"])
+    assert "Joint" in str(describe_start(SMALL)["initialisers"]["lstm"])
+
+
+def test_epsilon_of_adam_is_the_preset_s():
+    # A first step of size lr / (1 + eps / |g|): at a gradient of 1e-7, half of lr.
+    for preset, size in (("cudnn", 0.5), ("ours", 1 / 1.1)):
+        config = dataclasses.replace(SMALL, preset=preset, max_grad_norm=float("inf"))
+        optimizer = choose_optimizer(config)
+        params = jnp.zeros(())
+        step, _ = optimizer.update(jnp.float32(1e-7), optimizer.init(params), params)
+        np.testing.assert_allclose(step, -size * config.learning_rate, rtol=1e-3)
+        assert PRESETS[preset].adam_eps == {"cudnn": 1e-7, "ours": 1e-8}[preset]
+
+
+#: So cheap to trade, and so quickly learned, that even three updates make traders.
+TRADING = dataclasses.replace(SMALL, cost=0.01, learning_rate=0.1)
+KEYS = held_out.DataKeys(KEY, jax.random.key(11))
+
+
+@pytest.fixture(scope="module")
+def trained_gru():
+    """A network of each of two seeds, and its scores."""
+    problem = make_problem(TRADING, "gru", KEYS.training)
+    result = train_seeds(
+        *(problem, jax.random.key(1), [0, 1], 3),
+        optimizer=choose_optimizer(TRADING),
+        hyper=np.arange(2),
+    )
+    fine = np.zeros(2, bool)
+    arguments = (TRADING, "gru", KEYS, result.params, result.seed_ids)
+    return result, held_out.score_networks(*arguments, fine)
+
+
+def test_scores_are_of_the_last_parameters_on_old_and_fresh_sequences(trained_gru):
+    result, scores = trained_gru
+    network = make_network(TRADING, "gru")
+    for seed in range(2):
+        params = jax.tree.map(lambda leaf, s=seed: leaf[s], result.params)
+        old = _draw_raw(KEYS.training, seed, TRADING.num_sequences)
+        fresh = _draw_raw(KEYS.held_out, seed, TRADING.held_out_sequences)
+        mean, sd = old.values.mean(axis=(0, 1)), old.values.std(axis=(0, 1))
+        for series, expected in (
+            (old, scores.training_loss[seed]),
+            (fresh, scores.held_out_loss[seed]),
+        ):
+            _, predictions = jax.jit(network.apply)(params, series.inputs)
+            squares = np.square(predictions - (series.values - mean) / sd)
+            loss = sum(head.mean() for head in split_heads(jnp.asarray(squares)))
+            np.testing.assert_allclose(expected, loss, rtol=1e-4)
+        # The predictions of the last round, in price units, by a slow trader.
+        prices = np.asarray(predictions) * sd + mean
+        earned, moves = zip(
+            *(
+                loop_trader(prices[:, b], np.asarray(fresh.changes)[:, b], TRADING.cost)
+                for b in range(TRADING.held_out_sequences)
+            ),
+            strict=True,
+        )
+        np.testing.assert_allclose(scores.earned[seed], np.mean(earned), atol=1e-5)
+        np.testing.assert_allclose(scores.moves[seed], np.mean(moves), rtol=1e-4)
+    assert (scores.moves > 0.05).all()
+    assert scores.earned[0] != scores.earned[1]
+
+
+def _draw_raw(key, seed, num_sequences):
+    draw = jax.jit(
+        price_process.draw_series,
+        static_argnames=(
+            *("process", "num_steps", "num_sequences", "input_window", "discount"),
+            "cost",
+        ),
+    )
+    return draw(
+        jax.random.fold_in(key, seed),
+        TRADING.process,
+        num_steps=60,
+        num_sequences=num_sequences,
+        input_window=2,
+        discount=0.8,
+        cost=TRADING.cost,
+    )
+
+
+def test_diverged_seed_has_no_score(trained_gru):
+    result, scores = trained_gru
+    arguments = (TRADING, "gru", KEYS, result.params, result.seed_ids)
+    lost = held_out.score_networks(*arguments, np.array([False, True]))
+    assert np.isnan(lost).all(axis=0).tolist() == [False, True]
+    np.testing.assert_array_equal(lost.earned[0], scores.earned[0])
+
+
+def test_fresh_sequences_are_none_of_the_training_and_each_seed_has_its_own():
+    old, fresh = (_draw_raw(key, 0, 4).inputs for key in KEYS)
+    other = _draw_raw(KEYS.held_out, 1, 4).inputs
+    for pair in ((old, fresh), (fresh, other)):
+        for first in range(4):
+            for second in range(4):
+                a, b = pair[0][:, first], pair[1][:, second]
+                assert not np.isclose(a, b).all(axis=0).any()
+
+
+def test_baselines_on_fresh_sequences():
+    baselines = held_out.score_baselines(TRADING, KEYS, [0, 1])
+    mean, linear = baselines[held_out.MEAN], baselines[held_out.LINEAR]
+    np.testing.assert_allclose(mean.training_loss, 3.0, rtol=1e-4)
+    assert (linear.training_loss < mean.training_loss).all()
+    old, fresh = _draw_raw(KEYS.training, 1, 5), _draw_raw(KEYS.held_out, 1, 4)
+    rows = np.column_stack([np.reshape(old.inputs, (-1, 2)), np.ones(300)])
+    weights, *_ = np.linalg.lstsq(rows, np.reshape(old.values, (-1, 7)), rcond=None)
+    predicted = np.asarray(fresh.inputs) @ weights[:2] + weights[2]
+    sd = old.values.std(axis=(0, 1))
+    squares = np.square((predicted - fresh.values) / sd).mean(axis=(0, 1))
+    expected = squares[:3].mean() + squares[3:5].mean() + squares[5:].mean()
+    np.testing.assert_allclose(linear.held_out_loss[1], expected, rtol=1e-3)
+    changes = np.asarray(fresh.changes)
+    earned = [
+        loop_trader(predicted[:, b], changes[:, b], TRADING.cost)[0] for b in range(4)
+    ]
+    np.testing.assert_allclose(linear.earned[1], np.mean(earned), atol=1e-5)
+    held = baselines[held_out.HOLDS].earned[1]
+    np.testing.assert_allclose(
+        held, (changes.sum(0).mean() - TRADING.cost) / 60, atol=1e-5
+    )
+    best = baselines[held_out.TRUE_VALUES]
+    assert (best.earned > np.maximum(linear.earned, 0)).all()
+    assert baselines[held_out.NEVER].earned.tolist() == [0.0, 0.0]
+    assert np.isnan(mean.earned).all()
+
+
+def scores_of(held_out_loss, earned):
+    seeds = len(earned)
+    wobble = 0.001 * np.random.default_rng(seeds).standard_normal((2, seeds))
+    return held_out.Score(
+        training_loss=np.full(seeds, 0.5),
+        held_out_loss=held_out_loss + wobble[0],
+        earned=np.asarray(earned) + 0.01 * wobble[1],
+        moves=np.full(seeds, 0.02),
+    )
+
+
+def test_cells_are_compared_on_fresh_sequences_with_margins():
+    lstm = scores_of(np.full(12, 1.0), np.full(12, 0.010))
+    gru = scores_of(np.full(12, 0.9), np.full(12, 0.0101))
+    gru.earned[3] = np.nan
+    nothing = np.full(2, np.nan)
+    baselines = {
+        name: held_out.Score(nothing, nothing, np.full(2, 0.02), np.full(2, 0.1))
+        for name in (held_out.TRUE_VALUES, held_out.HOLDS, held_out.NEVER)
+    }
+    baselines |= {
+        name: held_out.Score(*(np.array([2.0, 3.0]),) * 4)
+        for name in (held_out.MEAN, held_out.LINEAR)
+    }
+    summary = held_out.summarise({"lstm": lstm, "gru": gru}, baselines, KEY)
+    loss, gap, earned = summary["comparisons"]
+    assert (loss.verdict, gap.verdict, earned.verdict) == (
+        *("lower", "lower", "equivalent"),
+    )
+    np.testing.assert_allclose(loss.margin, 0.05 * lstm.held_out_loss.mean())
+    np.testing.assert_allclose(gap.margin, 0.05 * 0.5)
+    np.testing.assert_allclose(earned.margin, 0.05 * 0.02)
+    assert (earned.num_seeds, earned.left_out) == (11, 1)
+    assert summary["cells"]["gru"]["gap"].num_seeds == 12
+    losses, traders, pairs = held_out_tables(summary)
+    assert [row[0] for row in losses.rows][:2] == ["LSTM", "GRU"]
+    assert traders.rows[1][2] == "50.0"  # of what the true values earn
+    assert "1 left out" in pairs.rows[2][4]
 
 
 def curves(num_seeds, num_epochs, end, noise):
