@@ -108,7 +108,7 @@ def small_run(folder):
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         status = command(
-            folder, directory, "--num-epochs 6 --arms lstm gru --save-models"
+            folder, directory, "--num-epochs 6 --arms gru elman --save-models"
         )
     finally:
         jax.config.update("jax_disable_most_optimizations", False)
@@ -119,7 +119,7 @@ def small_run(folder):
 def test_record_keeps_every_seed_and_what_it_reached(small_run):
     record, directory = small_run
     assert record["experiment"] == "traffic_flow"
-    for arm in ("lstm", "gru"):
+    for arm in ("gru", "elman"):
         series = record["cells"][arm]
         assert series["seeds"] == [0, 1, 2]
         assert series["epochs"] == [1, 2, 3, 4, 5, 6]
@@ -164,17 +164,17 @@ def test_run_that_goes_on_trains_nothing_again_and_ends_in_the_same_record(
     small_run, folder
 ):
     record, directory = small_run
-    status = command(folder, directory, "--num-epochs 6 --arms gru --resume")
+    status = command(folder, directory, "--num-epochs 6 --arms elman --resume")
     assert status == 0
     again = json.loads((directory / "results.json").read_text())
-    assert again["cells"] == {"gru": record["cells"]["gru"]}
-    assert again["summary"]["arms"]["gru"] == record["summary"]["arms"]["gru"]
+    assert again["cells"] == {"elman": record["cells"]["elman"]}
+    assert again["summary"]["arms"] == {"elman": record["summary"]["arms"]["elman"]}
 
 
 @pytest.mark.usefixtures("quick_compilation")
 def test_more_epochs_of_a_decaying_rate_are_another_run(small_run, folder, capsys):
     _, directory = small_run
-    assert command(folder, directory, "--num-epochs 7 --arms lstm --resume") == 2
+    assert command(folder, directory, "--num-epochs 7 --arms elman --resume") == 2
     assert capsys.readouterr().err.count("\n") == 1
     longer = dataclasses.replace(SMALL, num_epochs=9)
     assert longer.identity != SMALL.identity
@@ -304,11 +304,14 @@ def test_time_of_day_is_that_of_each_step_in_the_window():
 @pytest.mark.parametrize("decay", ["none", "cosine"])
 def test_rmsprop_is_that_of_keras(decay):
     config = dataclasses.replace(SMALL, optimizer="rmsprop", decay=decay)
-    optimizer = optimizer_of_rate(config, 4)(0.02)
+    optimizer = optimizer_of_rate(config, 20)(0.02)
     params, square = np.array([0.5, -1.0]), np.zeros(2)
     state = optimizer.init(params)
-    for step, grads in enumerate(np.array([[1e-3, 2.0], [0.0, -1.0], [4.0, 1e-8]])):
-        share = 0.5 * (1 + np.cos(np.pi * step / 4)) if decay == "cosine" else 1.0
+    # Two updates of twenty to rise, eighteen to fall.
+    falling = 0.5 * (1 + np.cos(np.pi * np.arange(2) / 18))
+    shares = [0.0, 0.5, *falling] if decay == "cosine" else np.ones(4)
+    every = np.array([[1e-3, 2.0], [0.0, -1.0], [4.0, 1e-8], [1.0, 3.0]])
+    for share, grads in zip(shares, every, strict=True):
         square = 0.9 * square + 0.1 * grads**2
         expected = -0.02 * share * grads / (np.sqrt(square) + 1e-7)
         updates, state = optimizer.update(np.float32(grads), state, params)
