@@ -58,8 +58,8 @@ class Config(RunConfig):
             pieces when the loss has stopped falling. Sizes that are left alone are
             then smaller: 10 seeds, 400 epochs, 15 sequences of 2,000 steps; with
             --paper 800 epochs and 15 sequences of 20,000.
-        piece_counts: With --curriculum, into how many pieces to cut, phase by phase.
-        piece_patience: With --curriculum, after how many epochs in a row without a new
+        piece_counts: Of the curriculum: into how many pieces to cut, phase by phase.
+        piece_patience: Of the curriculum: after how many epochs in a row without a new
             lowest loss a seed goes to the next number of pieces.
         num_sequences: Sequences in the one batch.
         num_steps: Length of a sequence, all of it backpropagated through.
