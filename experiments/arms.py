@@ -19,6 +19,8 @@ from gated_rnn.types import invalid
 FIRST_TUNING_SEED = 1_000_000
 #: Of the arguments of `train_seeds`, those that a plan of its memory takes.
 _PLANNED = ("optimizer", "hyper", "updates_per_piece", "vectorize", "devices")
+#: How a seed may end, or not, with everything finite.
+_HEALTHY = (StopReason.RUNNING, StopReason.NO_IMPROVEMENT, StopReason.TARGET_REACHED)
 
 OptimizerOfRate = Callable[[Any], optax.GradientTransformation]
 
@@ -241,7 +243,7 @@ def diverged(result: SeedResult) -> np.ndarray:
         bool `[S]`.
     """
     reasons = np.asarray(result.status.reason)
-    return (reasons != StopReason.RUNNING) & (reasons != StopReason.NO_IMPROVEMENT)
+    return ~np.isin(reasons, _HEALTHY)
 
 
 def score_seeds(result: SeedResult, score: Callable[[Any], Any]) -> Any:

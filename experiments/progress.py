@@ -82,5 +82,5 @@ def _mean_loss(piece: Piece) -> str:
     latest = piece.metrics["loss"][:, -1]
     finite = latest[np.isfinite(latest)]
     mean = f"{finite.mean():.4g}" if finite.size else "none"
-    lost = latest.size - finite.size
-    return f"{mean} ({lost} diverged)" if lost else mean
+    lost = latest.size - finite.size  # diverged, or stopped
+    return f"{mean} ({lost} ended)" if lost else mean

@@ -1,4 +1,4 @@
-"""One seed's run, frozen when it diverges or no longer improves (layer 4).
+"""One seed's run, frozen when it diverges, no longer improves or is good (layer 4).
 
 The rules are evaluated within the compiled update, seed by seed, so that a run which
 ends changes no bit of the runs beside it.
@@ -49,6 +49,7 @@ class StopReason(enum.IntEnum):
     GRADIENT_NOT_FINITE = 2
     PARAMETERS_NOT_FINITE = 3
     NO_IMPROVEMENT = 4
+    TARGET_REACHED = 5
 
 
 class Status(NamedTuple):
@@ -95,11 +96,13 @@ class Rules(NamedTuple):
         patience: A seed stops when so many updates have brought no improvement, at
             least `validate_every`; None: never.
         min_improvement: By how much a validation must be lower to be an improvement.
+        target: A seed stops when a validation is at most this; None: never.
     """
 
     validate_every: int = 10
     patience: int | None = None
     min_improvement: float = 0.0
+    target: float | None = None
 
     def check(self, problem: Problem) -> None:
         """Raise unless the rules can be applied to the problem."""
@@ -107,6 +110,11 @@ class Rules(NamedTuple):
         if not 0 <= self.min_improvement < math.inf:
             expected = "a finite number of at least 0"
             raise invalid("min_improvement", expected, self.min_improvement)
+        if self.target is not None:
+            if not math.isfinite(self.target):
+                raise invalid("target", "a finite number or None", self.target)
+            if problem.validate is None:
+                raise invalid("target", "None where nothing is validated", self.target)
         if self.patience is None:
             return
         check_positive("patience", self.patience)
@@ -155,6 +163,11 @@ def advance_guarded(
         measure = functools.partial(problem.validate, params, *dataset)
         value, best = _validate(measure, rules, train, best, accepted)
         metrics = {**metrics, VALIDATION: value}
+        if rules.target is not None:
+            good = accepted & (value <= rules.target)
+            reason = jnp.where(good, StopReason.TARGET_REACHED, StopReason.RUNNING)
+            status = _stop(status, good, reason, after.step)
+            accepted &= ~good
         if rules.patience is not None:
             tired = accepted & (after.step - best.step >= rules.patience)
             reason = jnp.where(tired, StopReason.NO_IMPROVEMENT, StopReason.RUNNING)

@@ -148,12 +148,13 @@ def _advance_seeds(
     """Make `count` updates, a traced number; curves `[seed_block, updates_per_piece]`.
 
     The barrier keeps the writing of the curves, whose length depends on
-    `updates_per_piece`, out of the kernels that compute the update.
+    `updates_per_piece`, out of the kernels that compute the update. In turn, a seed
+    that has ended makes no update: its curves stay blank.
     """
     problem, optimizer = _show_objects(functions)
 
     def advance_seed(
-        state: GuardedState, inputs: RunInputs
+        state: GuardedState, inputs: RunInputs, count: jax.Array
     ) -> tuple[GuardedState, Metrics]:
         def update(state: GuardedState) -> tuple[GuardedState, Metrics]:
             return advance_guarded(problem, optimizer, rules, state, inputs)
@@ -167,18 +168,22 @@ def _advance_seeds(
 
         _, metrics = jax.eval_shape(update, state)
         curves = jax.tree.map(
-            lambda m: jnp.zeros((updates_per_piece, *m.shape), m.dtype), metrics
+            lambda m: jnp.asarray(_blank((updates_per_piece, *m.shape), m.dtype)),
+            metrics,
         )
         return jax.lax.fori_loop(0, count, body, (state, curves))
 
     if vectorize:
         axes = (STATE_AXES, 0)
-        return jax.vmap(advance_seed, in_axes=axes, out_axes=axes)(state, inputs)
+        advance = jax.vmap(advance_seed, in_axes=(*axes, None), out_axes=axes)
+        return advance(state, inputs, count)
 
     def advance_in_turn(seed: Any) -> tuple[GuardedState, Metrics]:
         params, opt_state, rest, inputs = seed
         train = TrainState(params, opt_state, state.train.step)
-        return advance_seed(GuardedState(train, *rest), inputs)
+        whole = GuardedState(train, *rest)
+        running = whole.status.reason == StopReason.RUNNING
+        return advance_seed(whole, inputs, jnp.where(running, count, 0))
 
     seeds = (state.train.params, state.train.opt_state, state[1:], inputs)
     advanced, curves = jax.lax.map(advance_in_turn, seeds)
@@ -212,13 +217,13 @@ def compile_program(
         vectorize=vectorize,
     )
     _, curves = advance.out_info
-    blank = {name: _blank(curve) for name, curve in curves.items()}
+    blank = {name: _blank(curve.shape, curve.dtype) for name, curve in curves.items()}
     return Worker(device, functions, key, start.compile(), advance.compile(), blank)
 
 
-def _blank(curve: Any) -> np.ndarray:
-    value = np.nan if jnp.issubdtype(curve.dtype, jnp.inexact) else 0
-    return np.full(curve.shape, value, curve.dtype)
+def _blank(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    value = np.nan if jnp.issubdtype(dtype, jnp.inexact) else 0
+    return np.full(shape, value, dtype)
 
 
 def start_block(worker: Worker, ids: np.ndarray, hyper: Any, state: Any) -> Block:

@@ -147,6 +147,7 @@ def train_seeds(
     validate_every: int = 10,
     patience: int | None = None,
     min_improvement: float = 0.0,
+    target: float | None = None,
     state: SeedState | None = None,
     on_piece: Callable[[Piece], object] | None = None,
     devices: Sequence[Device] | None = None,
@@ -166,7 +167,7 @@ def train_seeds(
     A seed whose loss, gradient norm or parameters are no longer finite is frozen before
     the update that made them so, and reported in `status`; it changes no bit of the
     others. With `problem.validate` the best parameters of each seed are kept, and with
-    `patience` a seed stops when they get no better.
+    `patience` a seed stops when they get no better, with `target` when they are good.
 
     All blocks make one piece before any makes the next, so progress covers all seeds.
     The state and the data set of every seed are in device memory during the whole run;
@@ -192,6 +193,7 @@ def train_seeds(
         patience: A seed stops when so many updates, at least `validate_every`, have
             brought no improvement of the validation; None: never.
         min_improvement: By how much it must fall to be an improvement.
+        target: A seed stops when its validation is at most this; None: never.
         state: Go on from here, a run of the same arguments; `num_updates` counts from
             the first update of that run. None: start.
         on_piece: Called on the host with a `Piece` after every piece; it observes, and
@@ -230,7 +232,7 @@ def train_seeds(
     if not devices:
         raise invalid("devices", "at least one device", repr(devices))
 
-    rules = Rules(validate_every, patience, min_improvement)
+    rules = Rules(validate_every, patience, min_improvement, target)
     rules.check(problem)
     first_step = 0 if state is None else _check_state(state, ids, num_updates)
 

@@ -21,6 +21,7 @@ TABLE = np.arange(1.0, 13.0, dtype=np.float32).reshape(BATCH_SIZE, IN_FEATURES)
 NUM_UPDATES = 8
 UPDATES_PER_PIECE = 3
 SEED_BLOCK = 3
+TARGET = -0.5  # of the validation, which lies between -4 and 4
 # Sums of a few products of order one, in a program compiled by itself.
 FLOAT32_TOLERANCE = 1e-5
 
@@ -345,20 +346,24 @@ def test_block_of_which_every_seed_has_ended_is_not_run_any_more(vectorize):
     ends = [0, 1, 3, 0, 2, NEVER]
     result, calls = run_noted(ends, 7, vectorize=vectorize)
     assert list(result.ended) == [0, 1, 2, 3, 4]
-    last = [2, 2, 4, 4, 7, 7]
+    # A seed that has ended beside one that has not costs nothing if they run in turn.
+    last = [2, 2, 4, 4, 7, 7] if vectorize else [2, 2, 4, 2, 4, 7]
     assert calls["batch"] == [(i, step) for i in range(6) for step in range(last[i])]
     assert result.metrics["loss"].shape == (6, 7)
     counts = np.isfinite(result.metrics["loss"]).sum(axis=1)
     assert counts.tolist() == [0, 1, 3, 0, 2, 7]
 
     more, calls = run_noted(ends, 9, vectorize=vectorize, state=result.state)
-    assert calls["batch"] == [(i, step) for i in (4, 5) for step in (7, 8)]
+    rest = (4, 5) if vectorize else (5,)
+    assert calls["batch"] == [(i, step) for i in rest for step in (7, 8)]
     assert more.ended == result.ended
 
 
 def test_validation_is_computed_where_it_is_due_alone(vectorize):
     _, calls = run_noted([NEVER, 1], 7, vectorize=vectorize)
-    assert [seed_id for seed_id, _ in calls["validate"]] == [0, 0, 1, 1]
+    # In turn, seed 1 makes no more updates after the piece in which it ended.
+    expected = [0, 0, 1, 1] if vectorize else [0, 0]
+    assert [seed_id for seed_id, _ in calls["validate"]] == expected
 
 
 # Validation
@@ -385,13 +390,22 @@ class Expected(NamedTuple):
     step: int
     params: dict
     last: int  # the update after which it has stopped
-    stopped: bool
+    stopped: StopReason | None
 
 
-def loop(params, dataset, num_made, *, every, patience=None, min_improvement=0.0):
+def loop(
+    params,
+    dataset,
+    num_made,
+    *,
+    every,
+    patience=None,
+    min_improvement=0.0,
+    target=-np.inf,
+):
     """Validate, keep the best and stop: `params` of one seed, after each update."""
     best = (np.float32(np.inf), 0, params[0])
-    curve, last, stopped = [], num_made, False
+    curve, last, stopped = [], num_made, None
     for step in range(1, num_made + 1):
         value = np.nan
         if step % every == 0:
@@ -399,8 +413,11 @@ def loop(params, dataset, num_made, *, every, patience=None, min_improvement=0.0
             if value < best[0] - min_improvement:
                 best = (value, step, params[step])
         curve.append(value)
+        if value <= target:
+            last, stopped = step, StopReason.TARGET_REACHED
+            break
         if patience is not None and step - best[1] >= patience:
-            last, stopped = step, True
+            last, stopped = step, StopReason.NO_IMPROVEMENT
             break
     return Expected(curve, *best, last, stopped)
 
@@ -422,6 +439,8 @@ def trajectory(vectorize):
         {"every": 2, "patience": 3},
         {"every": 3, "patience": 4},
         {"every": 2, "patience": 4, "min_improvement": 1.0},
+        {"every": 2, "target": TARGET},
+        {"every": 2, "patience": 2, "target": TARGET},
     ],
     ids=str,
 )
@@ -445,7 +464,7 @@ def test_validation_best_and_patience_equal_a_loop_in_python(
             assert abs(best.value - expected.value) < 1e-3
         else:
             assert best.value == np.inf
-        ends = (StopReason.NO_IMPROVEMENT, expected.last)
+        ends = (expected.stopped, expected.last)
         assert result.ended.get(seed_id) == (ends if expected.stopped else case.ends)
         curve = result.metrics["validation"][row]
         np.testing.assert_allclose(curve[: expected.last], expected.curve, atol=1e-3)
@@ -462,13 +481,17 @@ def test_validation_best_and_patience_equal_a_loop_in_python(
 def test_rules_of_the_test_above_end_seeds_at_different_updates(trajectory):
     # Else it would say little.
     snapshots, whole = trajectory
-    found, datasets = set(), datasets_of(CASES)
+    found, good, datasets = set(), [], datasets_of(CASES)
     for row in HEALTHY:
         params = [rows_of(snapshot, row) for snapshot in snapshots]
         expected = loop(params, datasets[row], NUM_UPDATES, every=2, patience=3)
         found.add((expected.step, expected.last, expected.stopped))
+        expected = loop(params, datasets[row], NUM_UPDATES, every=2, target=TARGET)
+        good.append(expected.last if expected.stopped else None)
     assert len(found) >= 4, found
-    assert (0, 3, True) in found  # the blind one
+    assert (0, 3, StopReason.NO_IMPROVEMENT) in found  # the blind one
+    assert None in good
+    assert len(set(good)) >= 3, good
     # A seed that diverges after an update that was not validated, when it is due.
     assert CASES[4].ends == (GRADIENT, 3)
     assert whole.best.step[4] == 2
@@ -707,3 +730,9 @@ def test_rules_that_say_nothing_are_refused(name, value, words):
 
 def test_patience_without_validation_is_refused():
     refused("patience", "nothing is validated", "12", patience=12)
+
+
+def test_target_is_a_finite_number_and_needs_a_validation():
+    refused("target", "nothing is validated", "0.5", target=0.5)
+    for target in (np.nan, np.inf):
+        refused("target", "a finite number", str(target), target=target)
