@@ -1,0 +1,17 @@
+"""The command `python -m experiments.long_lags`."""
+
+import sys
+from collections.abc import Sequence
+
+from experiments.command import run_command
+from experiments.long_lags.config import Config
+from experiments.long_lags.run import run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the experiment from the command line; return the exit status."""
+    return run_command(run, Config, module="experiments.long_lags", arguments=arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
