@@ -103,8 +103,9 @@ class Config(ComparisonConfig):
             two validations of a smaller one.
         target_accuracy: Validation accuracy whose epochs are counted, and test accuracy
             whose training reviews are. Half-way from guessing to what is reached.
-        characters: Read the same reviews as characters too, LSTM and GRU, on the whole
-            training part: over 100 steps.
+        characters: Read the same reviews as characters too, on the whole training part:
+            over 100 steps.
+        character_arms: What reads characters.
         num_characters: Characters of a review at most.
         character_features: Features of a character.
         character_epochs: Epochs; spelling is learned late.
@@ -121,7 +122,7 @@ class Config(ComparisonConfig):
     paper: bool = False
     arms: tuple[ArmName, ...] = ("lstm", "gru", "elman", "gru_matched")
     amounts: tuple[float, ...] = (0.1, 0.3, 1.0)
-    num_epochs: tuple[int, ...] = (24, 12, 6)
+    num_epochs: tuple[int, ...] = (20, 10, 5)
     num_words: int = 40
     keep: Literal["start", "end"] = "start"
     min_count: int = 2
@@ -138,6 +139,7 @@ class Config(ComparisonConfig):
     validations_per_epoch: int = 3
     target_accuracy: float = 0.7
     characters: bool = True
+    character_arms: tuple[ArmName, ...] = ("lstm", "gru")
     num_characters: int = 128
     character_features: int = 16
     character_epochs: int = 6
@@ -167,8 +169,10 @@ class Config(ComparisonConfig):
             check_share(name, share)
         if self.max_vocabulary is not None:
             check_positive("max_vocabulary", self.max_vocabulary)
-        if not self.arms or len(set(self.arms)) < len(self.arms):
-            raise invalid("arms", "each arm at most once, at least one", self.arms)
+        for name in ("arms", "character_arms"):
+            arms = getattr(self, name)
+            if not arms or len(set(arms)) < len(arms):
+                raise invalid(name, "each arm at most once, at least one", arms)
         for amount in self.amounts:
             check_share("amounts", amount, whole=True)
         if not self.amounts or list(self.amounts) != sorted(set(self.amounts)):
@@ -212,7 +216,7 @@ class Config(ComparisonConfig):
             "characters",
             self.num_characters,
             self.character_features,
-            tuple(arm for arm in self.arms if arm in ("lstm", "gru")),
+            self.character_arms,
             (1.0,),
             (self.character_epochs,),
             self.character_rate,

@@ -113,15 +113,15 @@ def is_right(logits: jax.Array, labels: jax.Array) -> jax.Array:
 class Score(NamedTuple):
     """What one seed's networks do on data that they were not chosen by.
 
+    "Best" is after the update with the best validation, "last" after the last one.
+
     Attributes:
-        right: bool `[N]`, whether each test review is judged rightly, after the update
-            with the best validation.
-        loss: Cross-entropy of the test part then, in nats.
-        last_accuracy: Accuracy on the test part after the last update.
-        last_loss: Cross-entropy then.
-        train_accuracy: Accuracy on the seed's own training reviews after the last
-            update.
-        train_loss: Cross-entropy then.
+        right: bool `[N]`, whether the best network judges each test review rightly.
+        loss: Its cross-entropy on the test part, in nats.
+        last_accuracy: Accuracy of the last network on the test part.
+        last_loss: Its cross-entropy there.
+        train_accuracy: Its accuracy on some of the seed's own training reviews.
+        train_loss: Its cross-entropy there.
     """
 
     right: Any
@@ -333,11 +333,15 @@ def score_arm(
 def _score(
     network: Network, unknown_id: Any, train: Encoded, test: Encoded, row: Rows
 ) -> Score:
-    test = hide_unknown(test, unknown_id, row.known)
-    own = hide_unknown(take_reviews(train, row.reviews), unknown_id, row.known)
-    best = judge_many(network, row.best, test)
-    last = judge_many(network, row.last, test)
-    seen = judge_many(network, row.last, own)
+    own = take_reviews(train, row.reviews)
+    both = Encoded(
+        jnp.concatenate([test.tokens, own.tokens], axis=1),
+        *(jnp.concatenate(parts) for parts in zip(test[1:], own[1:], strict=True)),
+    )
+    both = hide_unknown(both, unknown_id, row.known)
+    networks = jax.tree.map(lambda *leaves: jnp.stack(leaves), row.best, row.last)
+    logits = jax.lax.map(lambda params: judge_many(network, params, both), networks)
+    (best, last), seen = logits[:, : test.labels.size], logits[1, test.labels.size :]
     return Score(
         right=is_right(best, test.labels),
         loss=cross_entropy(best, test.labels),

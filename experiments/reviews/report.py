@@ -108,7 +108,7 @@ def compare_all(
                 arm,
                 "bag",
             )
-            for amount in (amounts[0], amounts[-1])
+            for amount in dict.fromkeys((amounts[0], amounts[-1]))
             for arm in arms
             if arm in ("lstm", "gru")
         ],
@@ -208,7 +208,10 @@ def _by_length(judge, words, characters, amount) -> list[Comparison]:
 
     rows = []
     forms = {"words": (words, amount)}
-    if characters is not None:
+    if (
+        characters is not None
+        and {("gru", 1.0), ("lstm", 1.0)} <= characters.plain.keys()
+    ):
         forms["characters"] = (characters, 1.0)
     for unit, (results, at) in forms.items():
         by_group = accuracies(results, at)

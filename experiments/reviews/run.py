@@ -96,7 +96,7 @@ def _run(config: Config, console: Console, collected: Collected) -> None:
     tunings, tuned = words.tune_all(plain)
     results = words.results(plain, tuned)
     letters, letters_results = None, None
-    if config.characters and config.letters.arms:
+    if config.characters:
         letters = _Reader(config, console, collected, config.letters, keys.characters)
         letters_results = letters.results(letters.train_all(), {})
     rounds = words.time_all()
