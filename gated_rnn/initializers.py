@@ -231,8 +231,35 @@ class Orthogonal:
     ) -> jax.Array:
         """Draw a matrix; the decomposition runs in at least float32."""
         wide = at_least_float32(dtype)
-        draw = jax_initializers.orthogonal()(key, shape, wide)
+        tall = jax.random.normal(key, (max(shape), min(shape)), wide)
+        draw = _orthonormal_columns(tall)
+        draw = draw if shape[0] >= shape[1] else draw.T
         return (draw * jnp.asarray(self.scale, wide)).astype(dtype)
+
+
+def _decompose(tall: jax.Array) -> jax.Array:
+    """Return the Q of a QR decomposition whose R has a positive diagonal."""
+    q, r = jnp.linalg.qr(tall)
+    return q * jnp.sign(jnp.diagonal(r))
+
+
+# Over many seeds or gates the matrices are decomposed one after another on a CPU. As a
+# batch, XLA deals them out to its threads from within its threads and waits there: as
+# many batches at once as it has threads wait forever.
+_orthonormal_columns = jax.custom_batching.custom_vmap(_decompose)
+
+
+@_orthonormal_columns.def_vmap
+def _decompose_many(
+    axis_size: int, in_batched: list[bool], tall: jax.Array
+) -> tuple[jax.Array, bool]:
+    del axis_size, in_batched  # there is one argument, and it is batched
+    columns = jax.lax.platform_dependent(
+        tall,
+        cpu=lambda tall: jax.lax.map(_orthonormal_columns, tall),
+        default=jax.vmap(_decompose),
+    )
+    return columns, True
 
 
 @dataclass(frozen=True)

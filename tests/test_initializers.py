@@ -5,6 +5,7 @@ that passes once passes always; the tolerances are what n numbers allow.
 """
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -488,3 +489,30 @@ def test_chrono_refuses_no_more_than_two_steps(max_steps):
     with pytest.raises(ValueError, match="invalid value") as error:
         Chrono(max_steps)
     cases.assert_says(error, "max_steps")
+
+
+def test_orthogonal_draws_many_as_it_draws_each():
+    keys = jax.random.split(jax.random.key(5), (3, 2))
+
+    def draw(key):
+        return Orthogonal(2.0)(key, (4, 7))
+
+    together = jax.jit(jax.vmap(jax.vmap(draw)))(keys)
+    apart = [[draw(keys[s, g]) for g in range(2)] for s in range(3)]
+    np.testing.assert_array_equal(together, apart)
+
+
+def test_orthogonal_is_that_of_jax():
+    for shape in ((5, 3), (3, 5), (4, 4)):
+        ours = Orthogonal()(jax.random.key(1), shape)
+        theirs = jax.nn.initializers.orthogonal()(jax.random.key(1), shape)
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_orthogonal_of_many_seeds_has_no_batched_decomposition_on_a_cpu():
+    # Two of them at once wait for each other forever where XLA has two threads.
+    cell = LSTM(5)
+    keys = jax.random.split(jax.random.key(0), 3)
+    program = jax.jit(jax.vmap(lambda key: cell.init(key, 2))).lower(keys).as_text()
+    decompositions = re.findall(r"lapack_sgeqrf_ffi.*?\((tensor<[^>]*>)\)", program)
+    assert set(decompositions) == {"tensor<5x5xf32>"}
