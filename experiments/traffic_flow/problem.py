@@ -198,7 +198,7 @@ def layer_units(config: Config, variant: Variant) -> tuple[int, int]:
 
     Examples:
         >>> layer_units(Config(), VARIANTS["gru_matched"])
-        (74, 73)
+        (74, 74)
     """
     units = config.hidden_features
     if not variant.matched:

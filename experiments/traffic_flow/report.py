@@ -11,6 +11,7 @@ import numpy as np
 
 from experiments.arms import Tuning
 from experiments.data.reports import Report
+from experiments.data.traffic import PUBLISHED_TEST, PUBLISHED_TRAIN
 from experiments.tables import Table, show_interval, show_number
 from experiments.traffic_flow.forecasts import Errors
 from experiments.verdicts import Comparison, compare, comparisons_table
@@ -85,7 +86,7 @@ def summarise(measured: Measured, key: jax.Array) -> dict[str, Any]:
         name: {
             "learning_rate": measured.rates[name],
             "parameters": measured.parameters[name],
-            "published": PUBLISHED.get(name),
+            "published": PUBLISHED.get(name) if _are_published(measured) else None,
             **{f"test_{kind}": interval(values) for kind, values in of_arm.items()},
             "epochs_to_linear": interval(reached(measured, name)),
             "seeds_never_there": int(np.isinf(reached(measured, name)).sum()),
@@ -108,6 +109,13 @@ def summarise(measured: Measured, key: jax.Array) -> dict[str, Any]:
         "epochs_to_linear": _compare_epochs(measured, key),
         "data": measured.reports,
     }
+
+
+def _are_published(measured: Measured) -> bool:
+    files = (PUBLISHED_TRAIN, PUBLISHED_TEST)
+    return [report.sha256 for report in measured.reports] == [
+        file.sha256 for file in files
+    ]
 
 
 def interval(values: np.ndarray) -> Interval | None:
@@ -196,8 +204,8 @@ def report_notes(summary: Mapping[str, Any], measured: Measured) -> list[str]:
             notes.append(f"{label} diverged on seeds {seeds}; they are left out.")
         if of_arm["seeds_never_there"]:
             notes.append(
-                f"{label}: {of_arm['seeds_never_there']} seeds never reached the "
-                "validation error of the linear autoregression."
+                f"{label}: of the seeds {of_arm['seeds_never_there']} never reached "
+                "the validation error of the linear autoregression."
             )
         tuning = summary["tuning"].get(name)
         if tuning is not None and tuning.at_edge:
@@ -267,6 +275,7 @@ def _errors_table(summary: Mapping[str, Any], labels: Mapping[str, str]) -> Tabl
                 show_interval(one["test_mape"]),
                 show_interval(one["test_r2"], 4),
                 "" if published is None else f"{published.mae:.2f}",
+                show_interval(one["epochs_to_linear"]),
                 f"{one['parameters']:,}",
                 f"{one['learning_rate']:g}",
             )
@@ -274,10 +283,10 @@ def _errors_table(summary: Mapping[str, Any], labels: Mapping[str, str]) -> Tabl
     for name, errors in summary["baselines"].items():
         digits = zip(errors, (4, 4, 3, 4), strict=True)
         shown = [show_number(float(value), count) for value, count in digits]
-        rows.append((labels[name], *shown, "", "", ""))
-    columns = ("", "MAE", "RMSE", "MAPE, %", "R2", "published MAE", "parameters")
+        rows.append((labels[name], *shown, *[""] * 4))
+    columns = ("", "MAE", "RMSE", "MAPE, %", "R2", "published MAE", "epochs to linear")
     title = "Errors on the test, mean over seeds [95 % interval]"
-    return Table(title, (*columns, "learning rate"), rows)
+    return Table(title, (*columns, "parameters", "learning rate"), rows)
 
 
 def _tuning_table(summary: Mapping[str, Any], labels: Mapping[str, str]) -> Table:
@@ -287,7 +296,7 @@ def _tuning_table(summary: Mapping[str, Any], labels: Mapping[str, str]) -> Tabl
     first = next(iter(tunings.values()))
     title = (
         "Learning rates: scaled mean squared error of validation, times 1000, best of "
-        f"each run, mean of {first.seeds} seeds of their own"
+        f"each seed, mean of {first.seeds}, which tune alone"
     )
     rows = [
         (labels[name], *(show_number(1e3 * value, 4) for value in tuning.values))

@@ -12,6 +12,7 @@ import pytest
 
 from experiments.command import UsageError
 from experiments.data import traffic
+from experiments.data.reports import Report
 from experiments.data.traffic import Flow
 from experiments.data.windows import sliding_windows
 from experiments.traffic_flow import forecasts, report
@@ -488,10 +489,23 @@ def test_report_draws_verdicts_from_seeds_days_and_epochs():
     assert summary["arms"]["gru"]["diverged_seeds"].tolist() == [4]
     notes = " ".join(report.report_notes(summary, values))
     assert "GRU diverged on seeds 4" in notes
-    assert "GRU: 1 seeds never reached" in notes
+    assert "GRU: of the seeds 1 never reached" in notes
     tables = report.report_tables(summary, values)
     assert tables[0].rows[0][0] == "LSTM"
     assert "days" in tables[2].columns
+    assert summary["arms"]["lstm"]["published"] is None  # another road
+
+
+def test_published_errors_stand_beside_those_on_the_published_files():
+    files = (traffic.PUBLISHED_TRAIN, traffic.PUBLISHED_TEST)
+    reports = tuple(
+        Report(file.name, file.sha256, "rows", 9, 9, (), ()) for file in files
+    )
+    maes = {"lstm": np.array([7.1, 7.3])}
+    values = measured(maes, {"lstm": np.ones((2, 3))})._replace(reports=reports)
+    summary = report.summarise(values, jax.random.key(0))
+    assert summary["arms"]["lstm"]["published"].mae == 7.21
+    assert report.report_tables(summary, values)[0].rows[0][5] == "7.21"
 
 
 def test_too_little_data_is_refused_by_name(folder):
