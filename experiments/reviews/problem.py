@@ -168,10 +168,8 @@ def make_arm(config: Config, form: Form, corpus: Corpus, name: ArmName) -> Arm:
         dropout=config.dropout,
         readout=form.readout,
     )
-    unknown_id, num_orders = (
-        corpus.vocabulary.unknown_id,
-        _num_orders(config, form, corpus),
-    )
+    unknown_id = corpus.vocabulary.unknown_id
+    num_orders = _num_orders(config, form, corpus)
 
     def init(key: jax.Array, hyper: Any) -> Any:
         return network.init(key)

@@ -23,6 +23,14 @@ EPOCHS_MARGIN = 0.5
 #: A tenth more reviews, or time: half of the smallest saving that the texts claim.
 NEED_MARGIN = TIME_MARGIN = math.log2(1.1)
 
+#: What the texts compare, with as many units and with as many parameters.
+PAIRS = [("gru", "lstm"), ("gru_matched", "lstm")]
+#: What they say a plain network cannot do.
+PLAIN_PAIRS = [("lstm", "elman"), ("gru", "elman"), ("elman_matched", "lstm")]
+
+#: By arm and amount.
+Outcomes = dict[tuple[str, float], Outcome]
+
 
 class Results(NamedTuple):
     """All that was trained on one form of the reviews.
@@ -35,8 +43,8 @@ class Results(NamedTuple):
         groups: From `length_groups`, of the test part.
     """
 
-    plain: dict[tuple[str, float], Outcome]
-    tuned: dict[tuple[str, float], Outcome]
+    plain: Outcomes
+    tuned: Outcomes
     bags: dict[float, np.ndarray]
     majority: float
     groups: dict[str, np.ndarray]
@@ -62,99 +70,26 @@ def compare_all(
         Comparisons by what they are about; without what there is nothing to compare.
     """
     judge = _Judge(key)
-    arms = list(dict.fromkeys(arm for arm, _ in words.plain))
-    amounts = list(dict.fromkeys(amount for _, amount in words.plain))
-    pairs = [("gru", "lstm"), ("gru_matched", "lstm")]
-    others = [*pairs, ("lstm", "elman"), ("gru", "elman"), ("elman_matched", "lstm")]
-
-    def both(pairs):
-        return [pair for pair in pairs if set(pair) <= set(arms)]
-
-    def by(outcomes, amount, take):
-        return {arm: take(one) for (arm, at), one in outcomes.items() if at == amount}
-
-    def advantage(outcomes, amount, take):
-        values = by(outcomes, amount, take)
-        return values["gru"] - values["lstm"]
-
-    def accuracy(outcome):
-        return outcome.accuracy
-
     found = {
-        "accuracy": [
-            judge(f"accuracy, {amount:.0%}", by(words.plain, amount, accuracy), *pair)
-            for amount in amounts
-            for pair in both(others if amount == amounts[-1] else pairs)
-        ],
-        "tuned": [
-            judge(f"accuracy, {amount:.0%}", by(words.tuned, amount, accuracy), *pair)
-            for amount in dict.fromkeys(amount for _, amount in words.tuned)
-            for pair in both(pairs[:1])
-        ],
-        "gap": [
+        "accuracy": _compare_accuracies(judge, words.plain, PAIRS + PLAIN_PAIRS),
+        "tuned": _compare_accuracies(judge, words.tuned, PAIRS + PLAIN_PAIRS),
+        "gap": _compare_gaps(judge, words.plain),
+        "need": _compare_needs(judge, words.plain, target),
+        "interaction": _compare_advantages(judge, words),
+        "length": _compare_lengths(judge, words, "words"),
+        "baseline": _compare_with_bags(judge, words),
+        "time": [
             judge(
-                f"train less test accuracy at the end, {amount:.0%}",
-                by(words.plain, amount, lambda outcome: outcome.gap),
+                "log2 of the time of an update",
+                {arm: np.log2(rounds[arm]) for arm in pair},
                 *pair,
-                margin=GAP_MARGIN,
+                margin=TIME_MARGIN,
             )
-            for amount in amounts
-            for pair in both(pairs)
-        ],
-        "baseline": [
-            judge(
-                f"accuracy, {amount:.0%}",
-                {"bag": words.bags[amount], **by(words.plain, amount, accuracy)},
-                arm,
-                "bag",
-            )
-            for amount in dict.fromkeys((amounts[0], amounts[-1]))
-            for arm in arms
-            if arm in ("lstm", "gru")
+            for pair in _pairs_of(rounds, PAIRS)
         ],
     }
-    sizes = [words.plain[arms[0], amount].num_reviews for amount in amounts]
-    need = {
-        arm: log_reviews_to(
-            sizes,
-            np.stack([words.plain[arm, one].accuracy for one in amounts], axis=1),
-            target,
-        )
-        for arm in arms
-    }
-    needed_epochs = by(words.plain, amounts[-1], lambda o: epochs_to(o, target))
-    found["need"] = [
-        judge(
-            f"epochs to validation accuracy {target:g}",
-            needed_epochs,
-            *pair,
-            margin=EPOCHS_MARGIN,
-        )
-        for pair in both(pairs)
-    ]
-    if len(amounts) > 1:
-        found["need"] += [
-            judge(
-                f"log2 of the reviews to test accuracy {target:g}",
-                need,
-                *pair,
-                margin=NEED_MARGIN,
-            )
-            for pair in both(pairs)
-        ]
-    if both([("gru", "lstm")]):
-        found["interaction"] = _interactions(judge, words, amounts, advantage)
-        found["length"] = _by_length(judge, words, characters, amounts[-1])
-    found["time"] = [
-        judge(
-            "log2 of the time of an update",
-            {arm: np.log2(values) for arm, values in rounds.items()},
-            *pair,
-            margin=TIME_MARGIN,
-        )
-        for pair in both(pairs)
-        if all(rounds.get(arm) for arm in pair)
-    ]
+    if characters is not None:
+        found["length"] += _compare_lengths(judge, characters, "characters")
     return {name: rows for name, rows in found.items() if rows}
 
 
@@ -172,57 +107,116 @@ class _Judge:
         return compare(measure, scores, first, second, key, margin=margin)
 
 
-def _interactions(judge, words, amounts, advantage) -> list[Comparison]:
-    """Ask whether what the GRU has over the LSTM depends on the amount of data."""
+def _accuracy(outcome: Outcome) -> np.ndarray:
+    return outcome.accuracy
+
+
+def _gap(outcome: Outcome) -> np.ndarray:
+    return outcome.gap
+
+
+def _pairs_of(arms, pairs) -> list[tuple[str, str]]:
+    return [pair for pair in pairs if set(pair) <= set(arms)]
+
+
+def _amounts(outcomes: Outcomes) -> list[float]:
+    return sorted({amount for _, amount in outcomes})
+
+
+def _by_arm(outcomes: Outcomes, amount: float, take) -> dict[str, np.ndarray]:
+    """Take something of the outcome of each arm on an amount, `[S]`."""
+    return {arm: take(one) for (arm, at), one in outcomes.items() if at == amount}
+
+
+def _compare_accuracies(judge, outcomes, pairs) -> list[Comparison]:
     rows = []
-    measures = {
-        "accuracy": (words.plain, lambda outcome: outcome.accuracy),
-        "accuracy, tuned": (words.tuned, lambda outcome: outcome.accuracy),
-        "train less test accuracy": (words.plain, lambda outcome: outcome.gap),
-    }
-    for measure, (outcomes, take) in measures.items():
-        known = [amount for amount in amounts if ("gru", amount) in outcomes]
-        if len(known) > 1:
-            scores = {
-                "little": advantage(outcomes, known[0], take),
-                "all": advantage(outcomes, known[-1], take),
-            }
-            name = f"GRU less LSTM in {measure}"
-            rows.append(judge(name, scores, "little", "all"))
+    for amount in _amounts(outcomes):
+        scores = _by_arm(outcomes, amount, _accuracy)
+        name = f"accuracy, {amount:.0%}"
+        rows += [judge(name, scores, *pair) for pair in _pairs_of(scores, pairs)]
     return rows
 
 
-def _by_length(judge, words, characters, amount) -> list[Comparison]:
-    """Ask the same of the length of the reviews, and of words against characters."""
-
-    def accuracies(results, at):
-        return {
-            name: {
-                arm: results.plain[arm, at].finite(
-                    results.plain[arm, at].score.right[:, group].mean(axis=1)
-                )
-                for arm in ("gru", "lstm")
-            }
-            for name, group in results.groups.items()
-        }
-
+def _compare_gaps(judge, outcomes) -> list[Comparison]:
     rows = []
-    forms = {"words": (words, amount)}
-    if (
-        characters is not None
-        and {("gru", 1.0), ("lstm", 1.0)} <= characters.plain.keys()
-    ):
-        forms["characters"] = (characters, 1.0)
-    for unit, (results, at) in forms.items():
-        by_group = accuracies(results, at)
+    for amount in _amounts(outcomes):
+        scores = _by_arm(outcomes, amount, _gap)
+        name = f"train less test accuracy at the end, {amount:.0%}"
         rows += [
-            judge(f"accuracy, {name} {unit}", scores, "gru", "lstm")
-            for name, scores in by_group.items()
+            judge(name, scores, *pair, margin=GAP_MARGIN)
+            for pair in _pairs_of(scores, PAIRS)
         ]
-        if len(by_group) > 1:
-            ends = [list(by_group.values())[at] for at in (0, -1)]
-            advantages = [one["gru"] - one["lstm"] for one in ends]
-            scores = dict(zip(("short", "long"), advantages, strict=True))
-            name = f"GRU less LSTM in accuracy, {unit}"
-            rows.append(judge(name, scores, "short", "long"))
+    return rows
+
+
+def _compare_needs(judge, outcomes, target) -> list[Comparison]:
+    """Compare the epochs on all data, and the reviews, that a target takes."""
+    amounts = _amounts(outcomes)
+    epochs = _by_arm(outcomes, amounts[-1], lambda one: epochs_to(one, target))
+    pairs = _pairs_of(epochs, PAIRS)
+    name = f"epochs to validation accuracy {target:g}"
+    rows = [judge(name, epochs, *pair, margin=EPOCHS_MARGIN) for pair in pairs]
+    if len(amounts) == 1:
+        return rows
+    reviews = {}
+    for arm in epochs:
+        row = [outcomes[arm, amount] for amount in amounts]
+        accuracy = np.stack([one.accuracy for one in row], axis=1)
+        sizes = [one.num_reviews for one in row]
+        reviews[arm] = log_reviews_to(sizes, accuracy, target)
+    name = f"log2 of the reviews to test accuracy {target:g}"
+    return rows + [judge(name, reviews, *pair, margin=NEED_MARGIN) for pair in pairs]
+
+
+def _compare_advantages(judge, words) -> list[Comparison]:
+    """Ask whether what the GRU has over the LSTM depends on the amount of data."""
+    rows = []
+    for measure, outcomes, take in (
+        ("accuracy", words.plain, _accuracy),
+        ("accuracy, tuned", words.tuned, _accuracy),
+        ("train less test accuracy", words.plain, _gap),
+    ):
+        amounts = [at for at in _amounts(outcomes) if _has_both(outcomes, at)]
+        if len(amounts) > 1:
+            scores = {}
+            for name, amount in (("little", amounts[0]), ("all", amounts[-1])):
+                values = _by_arm(outcomes, amount, take)
+                scores[name] = values["gru"] - values["lstm"]
+            rows.append(judge(f"GRU less LSTM in {measure}", scores, "little", "all"))
+    return rows
+
+
+def _has_both(outcomes: Outcomes, amount: float) -> bool:
+    return {("gru", amount), ("lstm", amount)} <= outcomes.keys()
+
+
+def _compare_lengths(judge, results, unit) -> list[Comparison]:
+    """Compare on short and on long reviews, and ask whether that makes a difference."""
+    amount = _amounts(results.plain)[-1]
+    if not _has_both(results.plain, amount):
+        return []
+    rows, advantages = [], []
+    for name, group in results.groups.items():
+        scores = {}
+        for arm in ("gru", "lstm"):
+            one = results.plain[arm, amount]
+            scores[arm] = one.finite(one.score.right[:, group].mean(axis=1))
+        rows.append(judge(f"accuracy, {name} {unit}", scores, "gru", "lstm"))
+        advantages.append(scores["gru"] - scores["lstm"])
+    if len(advantages) > 1:
+        scores = {"short": advantages[0], "long": advantages[-1]}
+        name = f"GRU less LSTM in accuracy, {unit}"
+        rows.append(judge(name, scores, "short", "long"))
+    return rows
+
+
+def _compare_with_bags(judge, words) -> list[Comparison]:
+    amounts = _amounts(words.plain)
+    rows = []
+    for amount in sorted({amounts[0], amounts[-1]}):
+        scores = _by_arm(words.plain, amount, _accuracy)
+        scores["bag"] = words.bags[amount]
+        name = f"accuracy, {amount:.0%}"
+        pairs = _pairs_of(scores, [("lstm", "bag"), ("gru", "bag")])
+        rows += [judge(name, scores, *pair) for pair in pairs]
     return rows
