@@ -45,6 +45,10 @@ class Config(ComparisonConfig):
         num_steps: T, the steps of a stretch that is backpropagated through.
         batch_size: Stretches in an update.
         learning_rates: What is tried for each cell, on validation data.
+        kernel_deviation: Standard deviation with which the input kernels start; 0: that
+            of Glorot's. A step has about four keys, so that with 0.5 the preactivations
+            start near 1; with Glorot's, made for as many inputs as there are keys, near
+            a quarter.
         optimizer: The paper has RMSProp; Adam needs fewer updates.
         schedule: Let the learning rate fall to zero along a half cosine, or leave it
             constant as in the paper.
@@ -66,18 +70,19 @@ class Config(ComparisonConfig):
     cells: tuple[CellName, ...] = ("elman", "gru_reset_before", "peephole_lstm")
     match: Literal["parameters", "units"] = "parameters"
     data_dir: Path | None = None
-    jsb_epochs: int = 100
-    nottingham_epochs: int = 20
-    tuning_share: float = 0.3
-    num_steps: int = 100
-    batch_size: int = 16
-    learning_rates: tuple[float, ...] = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+    jsb_epochs: int = 50
+    nottingham_epochs: int = 10
+    tuning_share: float = 0.2
+    num_steps: int = 40
+    batch_size: int = 8
+    learning_rates: tuple[float, ...] = (2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2)
+    kernel_deviation: float = 0.5
     optimizer: Literal["adam", "rmsprop"] = "adam"
     schedule: Literal["cosine", "constant"] = "cosine"
     max_grad_norm: float = 1.0
-    weight_noise: float = 0.0
+    weight_noise: float = 0.075
     dropout: float = 0.0
-    num_validations: int = 40
+    num_validations: int = 25
     timing_rounds: int = 3
     paper: bool = False
     output_dir: Path = Path("outputs/polyphonic_music")
@@ -125,6 +130,11 @@ _NUMBERS = (
     ("max_grad_norm", "a number above 0", lambda value: value > 0),
     ("weight_noise", "a finite number of at least 0", lambda x: 0 <= x < math.inf),
     ("timing_rounds", "an integer of at least 0", lambda value: value >= 0),
+    (
+        "kernel_deviation",
+        "a finite number of at least 0",
+        lambda value: 0 <= value < math.inf,
+    ),
     ("dropout", "a probability in [0, 1)", lambda value: 0 <= value < 1),
 )
 _PAPER = {

@@ -96,6 +96,25 @@ def make_network(config: Config, cell: str) -> Stack:
     return Stack(layer, Dense(NUM_KEYS), dropout=config.dropout)
 
 
+def init_params(config: Config, network: Stack, key: jax.Array) -> Any:
+    """Draw the parameters; the input kernel as the config says.
+
+    Args:
+        config: Says with which standard deviation it starts.
+        network: From `make_network`.
+        key: Of all draws.
+
+    Returns:
+        The parameters.
+    """
+    init_key, kernel_key = jax.random.split(key)
+    layer, readout = network.init(init_key, NUM_KEYS)
+    if config.kernel_deviation:
+        noise = jax.random.normal(kernel_key, layer.kernel.shape, layer.kernel.dtype)
+        layer = layer._replace(kernel=config.kernel_deviation * noise)
+    return layer, readout
+
+
 def nll(
     network: Network, params: Any, steps: Steps, key: jax.Array | None = None
 ) -> jax.Array:
@@ -134,7 +153,7 @@ def make_problem(
     """
 
     def init(key: jax.Array, hyper: Any) -> Any:
-        return network.init(key, NUM_KEYS)
+        return init_params(config, network, key)
 
     def loss(params: Any, batch: Steps, key: jax.Array) -> tuple[jax.Array, dict]:
         noise_key, dropout_key = jax.random.split(key)

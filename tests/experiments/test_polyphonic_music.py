@@ -17,6 +17,7 @@ from experiments.polyphonic_music.problem import (
     Steps,
     add_noise,
     draw_stretches,
+    init_params,
     join_pieces,
     make_network,
     make_optimizer_of_rate,
@@ -104,7 +105,11 @@ def test_packed_rows_hold_every_step_once(num_rows):
 @pytest.mark.parametrize("cell", list(UNITS))
 def test_loss_of_packed_rows_is_the_oracles_of_each_piece_by_itself(cell):
     network = make_network(Config(cells=(cell,)), cell)
-    params = add_noise(network.init(KEY, NUM_KEYS), 0.3, KEY)
+
+    def draw(key):
+        return add_noise(network.init(key, NUM_KEYS), 0.3, key)
+
+    params = jax.jit(draw)(KEY)
     layer, readout = map(as_arrays, params)
     logits = []
     for roll in PIECES:
@@ -133,7 +138,8 @@ def test_stretches_are_neighbouring_steps_from_everywhere():
 
 
 def test_noise_has_its_deviation_in_every_parameter():
-    params = make_network(Config(), "gru_reset_before").init(KEY, NUM_KEYS)
+    network = make_network(Config(), "gru_reset_before")
+    params = jax.jit(network.init, static_argnums=1)(KEY, NUM_KEYS)
     assert add_noise(params, 0.0, KEY) is params
     noise = jax.tree.map(jnp.subtract, add_noise(params, 0.075, KEY), params)
     other = jax.tree.map(
@@ -163,6 +169,22 @@ def test_rmsprop_and_cosine_are_their_equations():
         np.testing.assert_allclose(
             updates, -rate * grad / np.sqrt(square), rtol=TOLERANCE
         )
+
+
+@pytest.mark.parametrize("cell", list(UNITS))
+def test_kernel_starts_as_wide_as_asked_for(cell):
+    deviations = {}
+    for deviation in (0.0, 0.7):
+        config = Config(kernel_deviation=deviation)
+        layer, _ = jax.jit(init_params, static_argnums=(0, 1))(
+            config, make_network(config, cell), KEY
+        )
+        deviations[deviation] = np.std(layer.kernel)
+        assert np.std(layer.recurrent_kernel) == pytest.approx(
+            config.units[cell] ** -0.5, rel=0.05
+        )
+    assert deviations[0.7] == pytest.approx(0.7, rel=0.05)
+    assert 0.08 < deviations[0.0] < 0.15
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
@@ -300,6 +322,7 @@ def test_paper_trains_as_published():
         ({"num_steps": 0}, ("num_steps", "positive")),
         ({"tuning_share": 1.5}, ("tuning_share", "(0, 1]")),
         ({"weight_noise": float("nan")}, ("weight_noise", "nan")),
+        ({"kernel_deviation": -1.0}, ("kernel_deviation", "-1.0")),
         ({"dropout": 1.0}, ("dropout", "[0, 1)")),
         ({"max_grad_norm": 0.0}, ("max_grad_norm", "above 0")),
         ({"timing_rounds": -1}, ("timing_rounds", "-1")),
