@@ -159,6 +159,8 @@ class Config(RunConfig):
             lambda value: value >= _MIN_SEED_BLOCK,
         )
         PieceSchedule(self.piece_counts, self.piece_patience)  # refuses what cannot be
+        if self.curriculum and self.memory_budget is not None:
+            raise invalid("memory_budget", "none beside --curriculum", "one")
         if self.paper and not self.curriculum:
             if self.num_epochs not in (DEFAULT_EPOCHS, PAPER_EPOCHS):
                 raise invalid("num_epochs", "none beside --paper", self.num_epochs)

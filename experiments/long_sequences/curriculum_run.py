@@ -15,12 +15,19 @@ from experiments.long_sequences.config import Config
 from experiments.long_sequences.curriculum import Course, Trainer, describe_epoch
 from experiments.long_sequences.curriculum_checkpoints import CourseCheckpoints
 from experiments.long_sequences.curriculum_tables import curriculum_tables
-from experiments.long_sequences.problem import describe_start
+from experiments.long_sequences.problem import describe_start, make_network
 from experiments.plots import plot_curves
 from experiments.progress import show_progress
 from experiments.record import to_json
 from experiments.reporting import write_results
-from experiments.training import CHECKPOINTS_NAME, stop_if_asked, was_asked_to_stop
+from experiments.tensorboard import open_tensorboard
+from experiments.training import (
+    CHECKPOINTS_NAME,
+    save_models,
+    stop_if_asked,
+    was_asked_to_stop,
+    writing_results,
+)
 from experiments.verdicts import Comparison, compare
 from gated_rnn.statistics import mean_interval
 from gated_rnn.training import PieceSchedule, Stopped
@@ -50,6 +57,14 @@ class Arm(NamedTuple):
     cell: str
     schedule: PieceSchedule
     label: str
+
+
+class Trained(NamedTuple):
+    """What `save_models` looks at."""
+
+    seed_ids: np.ndarray
+    params: Any
+    best: None = None
 
 
 def make_arms(config: Config) -> dict[str, Arm]:
@@ -162,10 +177,15 @@ def _train(
     if config.resume:
         course = saved.load(course, config.num_epochs)
     saved_at = time.monotonic()
-    with show_progress(console, arm.label, config.num_epochs) as on_piece:
+    with (
+        show_progress(console, arm.label, config.num_epochs) as on_piece,
+        open_tensorboard(config, name) as on_metrics,
+    ):
         while course.num_epochs < config.num_epochs:
             course = trainer.advance(course)
-            on_piece(describe_epoch(course, seed_ids, config.num_epochs))
+            piece = describe_epoch(course, seed_ids, config.num_epochs)
+            on_piece(piece)
+            on_metrics(piece)
             stops = was_asked_to_stop()
             is_last = course.num_epochs == config.num_epochs
             if stops or is_last or time.monotonic() - saved_at >= config.save_seconds:
@@ -175,6 +195,9 @@ def _train(
                 raise Stopped(course.num_epochs)
     for seed_id in seed_ids[course.diverged]:
         console.print(f"{arm.label}: seed {seed_id} diverged.", highlight=False)
+    with writing_results(config):
+        trained = Trained(seed_ids, course.train.params)
+        save_models(config, name, make_network(config, arm.cell), trained)
     return course
 
 

@@ -150,7 +150,8 @@ def record_of(directory):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     directory = tmp_path_factory.mktemp("finished")
-    assert main([*OPTIONS.split(), "--output-dir", str(directory)]) == 0
+    asked = ("--save-models", "--tensorboard", "--output-dir", str(directory))
+    assert main([*OPTIONS.split(), *asked]) == 0
     return directory
 
 
@@ -173,6 +174,13 @@ def test_command_compares_pieces_with_the_whole(finished):
     assert "| GRU, pieces | 3 from 0 (3 seeds)" in summary
     assert "true values" in summary
     assert (finished / "loss_curves.png").exists()
+    names = {path.name for path in (finished / "models").iterdir()}
+    assert names == {
+        f"gru_{arm}_seed_{seed}.safetensors"
+        for arm in ("whole", "pieces")
+        for seed in range(3)
+    }
+    assert len(list((finished / "tensorboard").iterdir())) == 2
 
 
 def test_run_that_was_stopped_goes_on_to_the_same_numbers(
@@ -245,7 +253,9 @@ def test_sizes_that_are_left_alone_are_smaller():
     assert (Config().num_steps, Config().num_seeds) == (20_000, 4)
 
 
-@pytest.mark.parametrize("flag", ["--piece-counts 4 0", "--piece-patience 0"])
+@pytest.mark.parametrize(
+    "flag", ["--piece-counts 4 0", "--piece-patience 0", "--memory-budget 9"]
+)
 def test_bad_schedule_is_one_line(flag, tmp_path, capsys):
     arguments = [*flag.split(), "--curriculum", "--output-dir", str(tmp_path / "out")]
     assert main(arguments) == 2
