@@ -91,12 +91,7 @@ def _run(config: Config, console: Console) -> None:
         experiment=EXPERIMENT,
         title=TITLE,
         cells={
-            **{
-                name: {
-                    measure: _by_size(config, counts) for measure, counts in of.items()
-                }
-                for name, of in steps.items()
-            },
+            **{name: _by_size(config, of) for name, of in steps.items()},
             report.MATCHED: {report.COMPARED_BY: steps_matched},
         },
         summary={
