@@ -276,10 +276,11 @@ def list_pictures(
         CELLS[cell]: np.stack([measured["tuned", cell, n].test for n in sizes], axis=1)
         for cell in CELLS
     }
-    for name in ("trigram", "best n-gram"):
-        if name in summary["ngrams"][sizes[0]]:
-            bits = [summary["ngrams"][size][name]["test"] for size in sizes]
-            curves[name] = np.array([bits])
+    counted = {
+        name: np.array([summary["ngrams"][size][name]["test"] for size in sizes])
+        for name in ("trigram", "best n-gram")
+        if name in summary["ngrams"][sizes[0]]
+    }
     learning = {
         f"{CELLS[cell]}, {size:,} characters": measured["tuned", cell, size].valid
         for size in dict.fromkeys((sizes[0], sizes[-1]))
@@ -294,6 +295,7 @@ def list_pictures(
             x_label="characters trained on",
             y_label="bits a character",
             x=np.array(sizes),
+            lines=counted,
             log_x=True,
         ),
         "learning_curves": functools.partial(
