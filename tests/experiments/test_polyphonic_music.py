@@ -141,10 +141,12 @@ def test_noise_has_its_deviation_in_every_parameter():
     network = make_network(Config(), "gru_reset_before")
     params = jax.jit(network.init, static_argnums=1)(KEY, NUM_KEYS)
     assert add_noise(params, 0.0, KEY) is params
-    noise = jax.tree.map(jnp.subtract, add_noise(params, 0.075, KEY), params)
-    other = jax.tree.map(
-        jnp.subtract, add_noise(params, 0.075, jax.random.key(1)), params
-    )
+
+    @jax.jit
+    def noise_of(params, key):
+        return jax.tree.map(jnp.subtract, add_noise(params, 0.075, key), params)
+
+    noise, other = noise_of(params, KEY), noise_of(params, jax.random.key(1))
     values = [np.ravel(leaf) for leaf in jax.tree.leaves(noise)]
     for value, fresh in zip(values, jax.tree.leaves(other), strict=True):
         assert value.std() == pytest.approx(0.075, rel=0.25)
@@ -171,8 +173,8 @@ def test_rmsprop_and_cosine_are_their_equations():
         )
 
 
-@pytest.mark.parametrize("cell", list(UNITS))
-def test_kernel_starts_as_wide_as_asked_for(cell):
+def test_kernel_starts_as_wide_as_asked_for():
+    cell = "gru_reset_before"
     deviations = {}
     for deviation in (0.0, 0.7):
         config = Config(kernel_deviation=deviation)
@@ -338,9 +340,9 @@ def test_config_refuses(fields, words):
 
 
 OPTIONS = (
-    "--collections jsb_chorales --cells gru_reset_before --num-seeds 2 --seed-block 2 "
-    "--jsb-epochs 400 --tuning-share 0.1 --num-steps 12 --batch-size 4 "
-    "--learning-rates 1e-9 3e-2 --tuning-seeds 1 --num-validations 6 "
+    "--collections jsb_chorales --cells elman --num-seeds 2 --seed-block 2 "
+    "--jsb-epochs 300 --tuning-share 0.1 --num-steps 12 --batch-size 4 "
+    "--learning-rates 1e-9 1e-2 --tuning-seeds 1 --num-validations 6 "
     "--timing-rounds 1 --picture-format svg"
 )
 
@@ -350,10 +352,12 @@ def command(tmp_path_factory):
     """Run the command in this process; what was compiled is not compiled again."""
     names = (
         "jax_compilation_cache_dir",
+        "jax_disable_most_optimizations",
         "jax_persistent_cache_min_compile_time_secs",
     )
     before = {name: jax.config.values[name] for name in names}
     cache = tmp_path_factory.mktemp("cache")
+    jax.config.update("jax_disable_most_optimizations", True)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     data = tmp_path_factory.mktemp("data") / "songs.json"
     pitches = {
@@ -389,39 +393,39 @@ def record_of(directory):
 
 def test_network_remembers_what_the_last_chord_does_not_tell(finished):
     summary = record_of(finished)["summary"]
-    arm = summary["arms"]["jsb_chorales_gru_reset_before"]
+    arm = summary["arms"]["jsb_chorales_elman"]
     scores = summary["baselines"]["jsb_chorales"]
     # After C twice comes E or G, and every key goes on once: half a guess a step.
     assert scores[baselines.MEMORYLESS] > 0.5
     assert arm["nll"]["test"]["estimate"] < 0.6 * scores[baselines.MEMORYLESS]
     assert scores["frequency of each key"] > scores["repetition of the last chord"]
-    assert arm["tuning"]["rate"] == 3e-2
-    assert arm["learning_rate"] == 3e-2
+    assert arm["tuning"]["rate"] == 1e-2
+    assert arm["learning_rate"] == 1e-2
 
 
 def test_record_has_every_seed_and_the_best_of_validation(finished):
     record = record_of(finished)
-    series = record["cells"]["jsb_chorales_gru_reset_before"]
+    series = record["cells"]["jsb_chorales_elman"]
     assert np.shape(series["validation"]) == np.shape(series["training"]) == (2, 6)
     best = np.min(series["validation"], axis=1)
     np.testing.assert_allclose(series["valid_nll"], best, atol=1e-4)
     assert np.isfinite(series["test_nll"]).all()
     assert series["test_nll"][0] != series["test_nll"][1]
-    assert record["config"]["learning_rates"] == [1e-9, 3e-2]
+    assert record["config"]["learning_rates"] == [1e-9, 1e-2]
     names = {path.name for path in finished.iterdir()}
     assert {"summary.md", "test.svg", "jsb_chorales_updates.svg"} <= names
     assert "jsb_chorales_seconds.svg" in names
     text = (finished / "summary.md").read_text()
-    assert "8.54" in text
+    assert "9.10" in text
     assert baselines.MEMORYLESS in text
 
 
 def test_reported_losses_are_those_of_the_saved_models(finished):
     from gated_rnn.conversion.files import load_model
 
-    series = record_of(finished)["cells"]["jsb_chorales_gru_reset_before"]
+    series = record_of(finished)["cells"]["jsb_chorales_elman"]
     for seed in range(2):
-        path = finished / "models" / f"jsb_chorales_gru_reset_before_seed_{seed}"
+        path = finished / "models" / f"jsb_chorales_elman_seed_{seed}"
         network, params = load_model(path.with_suffix(".safetensors"))[:2]
         for part, name in (("valid", "valid_nll"), ("test", "test_nll")):
             found = nll(network, params, pack_pieces(SONGS[part], 1))
