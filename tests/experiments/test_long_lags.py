@@ -36,11 +36,13 @@ def command(tmp_path_factory):
     """Run the command in this process; what was compiled is not compiled again."""
     names = (
         "jax_compilation_cache_dir",
+        "jax_disable_most_optimizations",
         "jax_persistent_cache_min_compile_time_secs",
     )
     before = {name: jax.config.values[name] for name in names}
     cache = tmp_path_factory.mktemp("cache")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_disable_most_optimizations", True)
 
     def run(directory, *arguments):
         folders = ("--compilation-cache", str(cache), "--output-dir", str(directory))
