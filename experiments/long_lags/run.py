@@ -88,7 +88,7 @@ def _run(config: Config, console: Console) -> None:
     data_key, train_key, statistics_key = jax.random.split(
         jax.random.key(config.seed), 3
     )
-    settings, series = [], {}
+    settings, series, seconds = [], {}, 0.0
     for task_name in config.tasks:
         task = config.task(task_name)
         valid_key, test_key = jax.random.split(
@@ -104,10 +104,12 @@ def _run(config: Config, console: Console) -> None:
             if cell_of(cell) not in chosen:
                 rows = tuning_runs(config)
                 result = _train(config, console, arm, "_tuning", train_key, rows)
+                seconds += float(result.seconds.pieces.sum())
                 tuned = report.describe_tuning(config, rows, result)
                 chosen[cell_of(cell)] = [one["rate"] for one in tuned]
             rows = compared_runs(config, chosen[cell_of(cell)])
             result = _train(config, console, arm, "", train_key, rows)
+            seconds += float(result.seconds.pieces.sum())
             with writing_results(config):
                 save_models(config, arm.name, arm.network, result)
             score = tasks.make_score(task, arm.network, test)
@@ -118,6 +120,7 @@ def _run(config: Config, console: Console) -> None:
             )
     summary = report.summarise(config, settings, statistics_key)
     summary["seeds_vary"] = SEEDS_VARY
+    summary["training_seconds"] = seconds  # of all parts of a run that was resumed
     write_results(
         config,
         console,
