@@ -66,7 +66,7 @@ def match_layers(cell: str, hidden_features: Sequence[int]) -> tuple[int, ...]:
 
     Examples:
         >>> match_layers("gru", (50, 100))
-        (58, 117)
+        (58, 115)
     """
     inputs, own_inputs, matched = 1, 1, []
     for units in hidden_features:
