@@ -1,0 +1,19 @@
+"""The command `python -m experiments.gradient_flow`."""
+
+import sys
+from collections.abc import Sequence
+
+from experiments.command import run_command
+from experiments.gradient_flow.config import Config
+from experiments.gradient_flow.run import run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the experiment from the command line; return the exit status."""
+    return run_command(
+        run, Config, module="experiments.gradient_flow", arguments=arguments
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
