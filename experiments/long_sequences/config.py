@@ -17,7 +17,7 @@ DEFAULT_EPOCHS = 90
 #: two cores train in five minutes.
 CURRICULUM_SIZES = {
     "num_seeds": 10,
-    "num_epochs": 400,
+    "num_epochs": 300,
     "num_sequences": 15,
     "num_steps": 2000,
     "held_out_sequences": 15,
@@ -56,7 +56,7 @@ class Config(RunConfig):
             Sequences"), which he found to end lower: the sequences are cut into pieces,
             the hidden state is carried from one to the next, and there are fewer
             pieces when the loss has stopped falling. Sizes that are left alone are
-            then smaller: 10 seeds, 400 epochs, 15 sequences of 2,000 steps; with
+            then smaller: 10 seeds, 300 epochs, 15 sequences of 2,000 steps; with
             --paper 800 epochs and 15 sequences of 20,000.
         piece_counts: Of the curriculum: into how many pieces to cut, phase by phase.
         piece_patience: Of the curriculum: after how many epochs in a row without a new

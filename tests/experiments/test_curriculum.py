@@ -248,7 +248,7 @@ def test_sizes_that_are_left_alone_are_smaller():
     assert (small.num_steps, small.num_sequences, small.num_seeds) == (2000, 15, 10)
     assert (paper.num_steps, paper.num_sequences, paper.num_epochs) == (20_000, 15, 800)
     chosen = Config(curriculum=True, num_steps=500, num_seeds=3)
-    assert (chosen.num_steps, chosen.num_seeds, chosen.num_epochs) == (500, 3, 400)
+    assert (chosen.num_steps, chosen.num_seeds, chosen.num_epochs) == (500, 3, 300)
     assert small.output_dir != Config().output_dir
     assert (Config().num_steps, Config().num_seeds) == (20_000, 4)
 
