@@ -77,7 +77,7 @@ def halvings_per_step(curves: np.ndarray) -> np.ndarray:
         is not finite, or too small for float32 at nearly all lags.
 
     Examples:
-        >>> halvings_per_step(np.array([[3.0, 2.5, 2.0, 1.5]])).tolist()
+        >>> halvings_per_step(np.array([[3.0, 2.5, 2.0, 1.5]])).round(6).tolist()
         [0.5]
     """
     return np.array([_halvings(np.asarray(curve, np.float64)) for curve in curves])
