@@ -107,6 +107,8 @@ def plot_curves(
         axes.set_yscale("log")
     if log_x:
         axes.set_xscale("log")
+    if np.issubdtype(ends[0].dtype, np.datetime64):
+        _abbreviate_dates(axes)
     low, high = min(ends), max(ends)
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     axes.set_xlim(low, high if high > low else low + 1)
@@ -114,6 +116,14 @@ def plot_curves(
     axes.set_axisbelow(True)
     axes.legend(frameon=True)
     return _save(figure, path)
+
+
+def _abbreviate_dates(axes: Any) -> None:
+    """Label days without what they share, so that no label covers the next."""
+    from matplotlib.dates import ConciseDateFormatter
+
+    locator = axes.xaxis.get_major_locator()
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
 def plot_intervals(

@@ -1,5 +1,7 @@
 """What pictures show, read from matplotlib's own figures."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -132,6 +134,23 @@ def test_lines_that_no_seed_makes_stand_beside_the_mean_over_days(tmp_path, figu
         np.testing.assert_array_equal(line.get_xdata(), days)
     assert others[0].get_linestyle() != others[1].get_linestyle()
     assert axes.get_xlim()[1] - axes.get_xlim()[0] == 4.0  # days
+
+
+def test_no_date_covers_the_next(tmp_path, figures):
+    days = np.arange("2020-07-11", "2020-09-09", dtype="datetime64[D]")
+    options = {"title": "t", "x_label": "day", "y_label": "close"}
+    plots.plot_curves(
+        tmp_path / "a.png", {"GRU": RNG.normal(size=(2, days.size))}, x=days, **options
+    )
+    (axes,) = figures[0].axes
+    boxes = [
+        tick.get_window_extent()
+        for tick in axes.get_xticklabels()
+        if tick.get_text() and tick.get_visible()
+    ]
+    assert len(boxes) > 3
+    for before, after in itertools.pairwise(boxes):
+        assert before.x1 < after.x0
 
 
 def test_lines_need_one_axis_for_all(tmp_path):
