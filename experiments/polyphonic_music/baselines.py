@@ -11,12 +11,10 @@ import numpy as np
 import scipy.optimize
 from scipy.special import expit
 
-from experiments.polyphonic_music.problem import join_pieces
+from experiments.polyphonic_music.problem import join_pieces, log_odds
 
 #: Ridges of the logistic regression, the largest first; the best is chosen.
 RIDGES = (1e-4, 1e-5, 1e-6)
-#: Added to how often a key sounds and is silent, so that no chance is 0 or 1.
-PSEUDO_COUNT = 0.5
 #: Name of the strongest baseline: all that one chord says of the next, key by key.
 MEMORYLESS = "logistic regression on the last chord"
 _MAX_ITERATIONS = 300
@@ -80,7 +78,7 @@ def frequencies(train: Chords) -> np.ndarray:
     Returns:
         Logits `[1, K]`.
     """
-    return _log_odds(train.sums.sum(axis=0), train.counts.sum())[None]
+    return log_odds(train.sums.sum(axis=0), train.counts.sum())[None]
 
 
 def repetition(train: Chords, data: Chords) -> np.ndarray:
@@ -96,8 +94,8 @@ def repetition(train: Chords, data: Chords) -> np.ndarray:
     sounding = train.counts @ train.chords
     after_sound = (train.chords * train.sums).sum(axis=0)
     after_silence = train.sums.sum(axis=0) - after_sound
-    stays = _log_odds(after_sound, sounding)
-    begins = _log_odds(after_silence, train.counts.sum() - sounding)
+    stays = log_odds(after_sound, sounding)
+    begins = log_odds(after_silence, train.counts.sum() - sounding)
     return np.where(data.chords > 0, stays, begins)
 
 
@@ -180,8 +178,3 @@ def measure_baselines(
         "repetition of the last chord": score(repetition(known, asked), asked),
         MEMORYLESS: score(best.logits(asked.chords), asked),
     }
-
-
-def _log_odds(sounds: np.ndarray, times: np.ndarray | float) -> np.ndarray:
-    """Return the log odds of a key that sounded at so many of so many times."""
-    return np.log(sounds + PSEUDO_COUNT) - np.log(times - sounds + PSEUDO_COUNT)

@@ -15,6 +15,8 @@ from gated_rnn import RNN, Dense, Stack, losses
 from gated_rnn.networks import Network
 from gated_rnn.training import Problem, make_optimizer
 
+#: Added to how often a key sounds and is silent, so that no chance is 0 or 1.
+PSEUDO_COUNT = 0.5
 #: Of RMSProp, which the paper does not give: Tieleman and Hinton's decay.
 RMS_DECAY, RMS_EPS = 0.9, 1e-8
 
@@ -96,23 +98,43 @@ def make_network(config: Config, cell: str) -> Stack:
     return Stack(layer, Dense(NUM_KEYS), dropout=config.dropout)
 
 
-def init_params(config: Config, network: Stack, key: jax.Array) -> Any:
-    """Draw the parameters; the input kernel as the config says.
+def init_params(
+    network: Stack,
+    key: jax.Array,
+    kernel_deviation: float = 0.0,
+    bias: np.ndarray | None = None,
+) -> Any:
+    """Draw the parameters.
 
     Args:
-        config: Says with which standard deviation it starts.
         network: From `make_network`.
         key: Of all draws.
+        kernel_deviation: Standard deviation of the input kernel; 0: the network's own.
+        bias: The readout's, `[88]`; None: the network's own.
 
     Returns:
         The parameters.
     """
     init_key, kernel_key = jax.random.split(key)
     layer, readout = network.init(init_key, NUM_KEYS)
-    if config.kernel_deviation:
+    if kernel_deviation:
         noise = jax.random.normal(kernel_key, layer.kernel.shape, layer.kernel.dtype)
-        layer = layer._replace(kernel=config.kernel_deviation * noise)
+        layer = layer._replace(kernel=kernel_deviation * noise)
+    if bias is not None:
+        readout = readout._replace(bias=jnp.asarray(bias, readout.bias.dtype))
     return layer, readout
+
+
+def frequency_bias(steps: Steps) -> np.ndarray:
+    """Compute the log odds of each key, whatever came before.
+
+    Args:
+        steps: Without a batch axis, all of them real.
+
+    Returns:
+        float64 `[88]`.
+    """
+    return log_odds(steps.targets.sum(axis=0), len(steps.targets))
 
 
 def nll(
@@ -135,7 +157,7 @@ def nll(
 
 
 def make_problem(
-    config: Config, network: Network, stream: Steps, valid: Steps
+    config: Config, network: Stack, collection: str, stream: Steps, valid: Steps
 ) -> Problem:
     """State the problem for `train_seeds`.
 
@@ -145,15 +167,19 @@ def make_problem(
     Args:
         config: Sizes and noise.
         network: From `make_network`.
+        collection: Decides how the parameters start.
         stream: The training pieces, from `join_pieces`.
         valid: The validation pieces, from `pack_pieces`.
 
     Returns:
         The problem.
     """
+    deviation = config.kernel_deviation(collection)
+    starts_there = collection in config.frequency_biases
+    bias = frequency_bias(stream) if starts_there else None
 
     def init(key: jax.Array, hyper: Any) -> Any:
-        return init_params(config, network, key)
+        return init_params(network, key, deviation, bias)
 
     def loss(params: Any, batch: Steps, key: jax.Array) -> tuple[jax.Array, dict]:
         noise_key, dropout_key = jax.random.split(key)
@@ -173,6 +199,19 @@ def make_problem(
         jax.tree_util.Partial(draw, stream),
         validate=jax.tree_util.Partial(validate, valid),
     )
+
+
+def log_odds(sounds: np.ndarray, times: np.ndarray | float) -> np.ndarray:
+    """Compute the log odds of keys that sounded at so many of so many times.
+
+    Args:
+        sounds: How often each sounded.
+        times: How often each could have.
+
+    Returns:
+        float64, finite; `PSEUDO_COUNT` is added to both cases.
+    """
+    return np.log(sounds + PSEUDO_COUNT) - np.log(times - sounds + PSEUDO_COUNT)
 
 
 def draw_stretches(

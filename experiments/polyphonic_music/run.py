@@ -165,7 +165,7 @@ def _train_collection(
     arms = {}
     for cell in config.cells:
         network = make_network(config, cell)
-        problem = make_problem(config, network, parts.stream, parts.valid)
+        problem = make_problem(config, network, collection, parts.stream, parts.valid)
         arms[cell] = Arm(f"{collection}_{cell}", LABELS[cell], network, problem)
     num_steps = len(parts.stream.mask)
     epoch = num_steps / (config.num_steps * config.batch_size)

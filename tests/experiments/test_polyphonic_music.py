@@ -21,6 +21,7 @@ from experiments.polyphonic_music.problem import (
     join_pieces,
     make_network,
     make_optimizer_of_rate,
+    make_problem,
     nll,
     pack_pieces,
 )
@@ -176,17 +177,38 @@ def test_rmsprop_and_cosine_are_their_equations():
 def test_kernel_starts_as_wide_as_asked_for():
     cell = "gru_reset_before"
     deviations = {}
+    network = make_network(Config(), cell)
     for deviation in (0.0, 0.7):
-        config = Config(kernel_deviation=deviation)
-        layer, _ = jax.jit(init_params, static_argnums=(0, 1))(
-            config, make_network(config, cell), KEY
+        layer, readout = jax.jit(init_params, static_argnums=(0, 2))(
+            network, KEY, deviation
         )
         deviations[deviation] = np.std(layer.kernel)
         assert np.std(layer.recurrent_kernel) == pytest.approx(
-            config.units[cell] ** -0.5, rel=0.05
+            UNITS[cell] ** -0.5, rel=0.05
         )
+        assert not readout.bias.any()
     assert deviations[0.7] == pytest.approx(0.7, rel=0.05)
     assert 0.08 < deviations[0.0] < 0.15
+
+
+@pytest.mark.parametrize("collection", ["jsb_chorales", "nottingham"])
+def test_each_collection_starts_as_its_settings_say(collection):
+    config = Config(
+        jsb_kernel_deviation=0.7,
+        nottingham_kernel_deviation=1.4,
+        frequency_biases=("nottingham",),
+    )
+    network = make_network(config, "peephole_lstm")
+    stream, valid = join_pieces(PIECES), pack_pieces(PIECES, 2)
+    problem = make_problem(config, network, collection, stream, valid)
+    layer, readout = jax.jit(problem.init)(KEY, None)
+    expected = {"jsb_chorales": 0.7, "nottingham": 1.4}[collection]
+    assert np.std(layer.kernel) == pytest.approx(expected, rel=0.05)
+    sounds = np.sum([after for _, after in each_pair(PIECES)], axis=0)
+    chances = (sounds + 0.5) / (len(each_pair(PIECES)) + 1)
+    if collection == "jsb_chorales":
+        chances = np.full(NUM_KEYS, 0.5)
+    np.testing.assert_allclose(jax.nn.sigmoid(readout.bias), chances, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
@@ -324,7 +346,12 @@ def test_paper_trains_as_published():
         ({"num_steps": 0}, ("num_steps", "positive")),
         ({"tuning_share": 1.5}, ("tuning_share", "(0, 1]")),
         ({"weight_noise": float("nan")}, ("weight_noise", "nan")),
-        ({"kernel_deviation": -1.0}, ("kernel_deviation", "-1.0")),
+        ({"jsb_kernel_deviation": -1.0}, ("jsb_kernel_deviation", "-1.0")),
+        (
+            {"nottingham_kernel_deviation": float("inf")},
+            ("nottingham_kernel_deviation", "inf"),
+        ),
+        ({"frequency_biases": ("muse",)}, ("frequency_biases", "muse")),
         ({"dropout": 1.0}, ("dropout", "[0, 1)")),
         ({"max_grad_norm": 0.0}, ("max_grad_norm", "above 0")),
         ({"timing_rounds": -1}, ("timing_rounds", "-1")),
