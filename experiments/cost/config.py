@@ -11,16 +11,16 @@ from gated_rnn.types import check_positive, invalid
 
 #: By the name on the command line: the size, and whose it is.
 TEXT_SIZES = {
-    "long": (Sizes(40, 2000, 1, 16), "file 000, a tenth of its 20,000 steps"),
-    "bitcoin": (Sizes(64, 60, 1, 50), "file 003, first layer"),
-    "traffic": (Sizes(256, 12, 1, 64), "file 001's reference, first layer"),
-    "reviews": (Sizes(32, 100, 64, 128), "file 004, which gives none"),
+    "long": (Sizes(40, 2000, 1, 16), "Muccino, a tenth of his 20,000 steps"),
+    "bitcoin": (Sizes(64, 60, 1, 50), "Singhal, first layer"),
+    "traffic": (Sizes(256, 12, 1, 64), "Fu and others, first layer"),
+    "reviews": (Sizes(32, 100, 64, 128), "of the kind of Bansal's, who gives none"),
     "large": (Sizes(64, 32, 256, 512), "matmuls alone count"),
 }
-#: With --paper: sizes as published. Of file 004's kind, those of the one matched pair
-#: whose seconds are known: 34 to 36 and 28 to 31 an epoch (J. Krohn, LiveLessons).
+#: With --paper: sizes as published. Of reviews, those of the one matched pair whose
+#: seconds are known: 34 to 36 and 28 to 31 an epoch (J. Krohn, LiveLessons).
 PAPER_SIZES = {
-    "long": (Sizes(40, 20_000, 1, 16), "file 000"),
+    "long": (Sizes(40, 20_000, 1, 16), "Muccino"),
     "reviews": (Sizes(128, 100, 64, 256), "IMDb, J. Krohn"),
 }
 
@@ -45,9 +45,10 @@ class Point(NamedTuple):
 class Config(RunConfig):
     """What GRU, LSTM and plain network cost: time, memory, operations, bytes.
 
-    The texts say that a GRU trains 3.84 % faster (file 000), takes "much less time"
-    (002), is "significantly faster" (003), 20 to 30 % faster, 2.4 hours for 3.2 (004),
-    answers faster in real time and suits small devices (004).
+    The texts, which docs/experiments.md lists, say that a GRU trains 3.84 % faster
+    (Muccino), takes "much less time" (a forum's answer), is "significantly faster"
+    (Singhal), 20 to 30 % faster, 2.4 hours for 3.2, answers faster in real time and
+    suits small devices (Bansal).
 
     At each size every arm is compiled, and then all are timed in turn, each round in an
     order of its own. Writes results.json, pictures and summary.md. Nothing is trained

@@ -10,7 +10,7 @@ from experiments.run_config import ComparisonConfig, RunConfig
 from gated_rnn.networks.dropout import check_rate
 from gated_rnn.types import check_positive, invalid
 
-#: Of file 003: what comes before, and what the review is to be judged by.
+#: Of Singhal (2020): what comes before, and what the review is to be judged by.
 NEUTRAL_PART = "It was late at night when I reached here."
 DECISIVE_PART = (
     "I enjoyed the stay as the room was comfortable. The staff was friendly."
@@ -23,20 +23,21 @@ RESORT_FIRST = f"{DECISIVE_PART} {NEUTRAL_PART}"
 class Config(ComparisonConfig):
     """Gates of GRU and LSTM over the words of reviews and over prices.
 
-    File 003 says of a resort review whose decisive sentences come last that the model
-    will "assign a reset gate vector value close to '0'. That means it will neglect the
-    past lines"; and where they come first, "the model would set the update gate vector
-    value close to 1 [...] and it will ignore the chunk of the last part".
+    G. Singhal, "LSTM versus GRU Units in RNN", Pluralsight, 2020, below "the text",
+    says of a resort review whose decisive sentences come last that the model will
+    "assign a reset gate vector value close to '0'. That means it will neglect the past
+    lines"; and where they come first, "the model would set the update gate vector value
+    close to 1 [...] and it will ignore the chunk of the last part".
 
     Trains a small sentiment model and a small price model of each cell, and measures
     this: over the words of all test reviews; over pairs of a decisive and a neutral
     test review put one after the other, both ways round; and on the resort review
-    itself. In our GRU, as in file 003, the new hidden is (1 - z) n + z h. The text
+    itself. In our GRU, as in the text, the new hidden is (1 - z) n + z h. The text
     gives no model, so that there is no published size. Writes results.json, pictures
     and summary.md.
 
     Attributes:
-        cells: Whose gates are looked at; file 003 speaks of the GRU's.
+        cells: Whose gates are looked at; the text speaks of the GRU's.
         data_dir: Folder with rt-polarity.neg and rt-polarity.pos; None: they are
             fetched, or found by GATED_RNN_DATA.
         text: A review of yours, whose gates are shown in place of the resort review.

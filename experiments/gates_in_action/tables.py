@@ -50,7 +50,7 @@ def list_notes(summary: Mapping[str, Any], texts: Mapping[str, ShownText]) -> li
         Sentences.
     """
     notes = [
-        "In our GRU, as in file 003, the new hidden is (1 - z) n + z h: an update gate "
+        "In our GRU, as in the text, the new hidden is (1 - z) n + z h: an update gate "
         "near 1 keeps the past whatever the reset gate does. A share says how much of "
         "what two parts do to the logit the neutral one does: 0 if it is ignored, 1/2 "
         "if both count alike.",
@@ -89,7 +89,7 @@ def _statement_table(statements: Sequence[Statement]) -> Table:
         )
     columns = ("", "claim", "mean [95 %]", "margin", "the text implies", "found")
     return Table(
-        "What the sentences of file 003 imply, and what was found", columns, rows
+        "What the sentences of Singhal (2020) imply, and what was found", columns, rows
     )
 
 

@@ -18,7 +18,7 @@ Readout = Literal["last", "mean"]
 #: Ends the names of arms that have the LSTM's parameters, not its units.
 MATCHED = "_matched"
 
-#: What --paper sets. File 004 of the texts names no model; this is the published pair
+#: What --paper sets. Bansal (2025) names no model; this is the published pair
 #: of the same size for both cells whose numbers are known: IMDb, 10,000 words, reviews
 #: of 100, 64 features, 256 units, dropout 0.2, Adam, batches of 128, 4 epochs; best
 #: validation accuracy .8516 (LSTM), .8504 (GRU), .8060 (plain); seconds per epoch 34 to
@@ -73,8 +73,8 @@ class Config(ComparisonConfig):
             the one it calls long.
         data_dir: Folder with the files; None: they are fetched, or found by
             GATED_RNN_DATA.
-        paper: The published size, on IMDb; file 004 does not give its own. Takes hours
-            on a CPU.
+        paper: A published size, on IMDb; Bansal (2025) gives none. Takes hours on a
+            CPU.
         arms: What reads words. The matched ones have as many units as give their
             recurrent layer the parameters of the LSTM's.
         amounts: Shares of the training part, each drawn anew by every seed, a smaller

@@ -26,14 +26,14 @@ LABELS = {
     "long": "longest",
 }
 TITLES = {
-    "accuracy": "Test accuracy, learning rate of the texts (claims 31, 37, 41, 49)",
+    "accuracy": "Test accuracy, learning rate of the texts",
     "tuned": "Test accuracy, tuned learning rates",
-    "gap": "Overfitting (claim 40)",
-    "need": "Epochs and reviews to a target (claims 42, 43)",
-    "interaction": "Does the GRU's advantage depend on the amount of data? (claim 41)",
-    "length": "Test accuracy by length (claims 37, 38)",
+    "gap": "Overfitting",
+    "need": "Epochs and reviews to a target",
+    "interaction": "Does the GRU's advantage depend on the amount of data?",
+    "length": "Test accuracy by length",
     "baseline": "Against a bag of words",
-    "time": "Training time (claims 26, 27: 20-30 % faster, 2.4 h to 3.2 h)",
+    "time": "Training time (the text: 20-30 % faster, 2.4 h to 3.2 h)",
 }
 #: 2.4 h of 3.2 h.
 PUBLISHED_TIME_RATIO = 0.75
