@@ -23,6 +23,7 @@ _NUM_MARKERS = 8
 _LINEAR_RATIO = 5.0
 #: Of the distance between two groups, what their points take.
 _GROUP_WIDTH = 0.6
+_LEGEND_LETTERS = 96  # of all labels that stand side by side
 _MAX_WIDTH, _COLUMN_WIDTH, _MAP_HEIGHT = 20.0, 0.12, 1.6  # inches, of heat maps
 
 
@@ -114,7 +115,7 @@ def plot_curves(
     axes.set_xlim(low, high if high > low else low + 1)
     axes.grid(visible=True, which="both", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.legend(frameon=True)
+    _draw_legend(figure, axes)
     return _save(figure, path)
 
 
@@ -177,7 +178,7 @@ def plot_intervals(
     axes.set_xlim(-0.5, len(groups) - 0.5)
     axes.grid(visible=True, axis="y", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.legend(frameon=True)
+    _draw_legend(figure, axes)
     return _save(figure, path)
 
 
@@ -241,6 +242,20 @@ def _new_figure() -> tuple[Any, Any]:
     figure = Figure(figsize=CURVES_SIZE, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots()
+
+
+def _draw_legend(figure: Any, axes: Any) -> None:
+    """Explain the styles below the axes, where nothing is covered."""
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        columns = _LEGEND_LETTERS // max(map(len, labels))
+        figure.legend(
+            handles,
+            labels,
+            loc="outside lower center",
+            ncols=max(1, min(columns, len(labels))),
+            fontsize="small",
+        )
 
 
 def _styles(labels: Collection[str]) -> tuple[Style, ...]:

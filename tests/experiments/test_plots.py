@@ -42,8 +42,11 @@ def test_intervals_stand_at_their_group_side_by_side(tmp_path, figures):
     wide, none = gru.lines[2][0].get_segments()
     np.testing.assert_allclose(wide[:, 1], [HIGH.low, HIGH.high])
     np.testing.assert_allclose(none[:, 1], [4.0, 4.0])
-    legend = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert sorted(legend) == ["GRU", "LSTM", "chance"]
+    (legend,) = figures[0].legends
+    assert sorted(text.get_text() for text in legend.get_texts()) == [
+        *("GRU", "LSTM", "chance")
+    ]
+    assert legend.get_window_extent().y1 < axes.get_window_extent().y0
 
 
 @pytest.mark.parametrize("count", [7, len(plots.STYLES)])
