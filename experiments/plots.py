@@ -23,6 +23,7 @@ _NUM_MARKERS = 8
 _LINEAR_RATIO = 5.0
 #: Of the distance between two groups, what their points take.
 _GROUP_WIDTH = 0.6
+_AXIS_LETTERS = 90  # of all labels that stand side by side, each as the longest
 _LEGEND_LETTERS = 96  # of all labels that stand side by side
 _MAX_WIDTH, _COLUMN_WIDTH, _MAP_HEIGHT = 20.0, 0.12, 1.6  # inches, of heat maps
 
@@ -174,7 +175,7 @@ def plot_intervals(
         )
     _draw_levels(axes, levels or {})
     axes.set(title=title, ylabel=y_label)
-    axes.set_xticks(range(len(groups)), list(groups))
+    axes.set_xticks(range(len(groups)), list(groups), **_fit_labels(groups))
     axes.set_xlim(-0.5, len(groups) - 0.5)
     axes.grid(visible=True, axis="y", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -242,6 +243,16 @@ def _new_figure() -> tuple[Any, Any]:
     figure = Figure(figsize=CURVES_SIZE, layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots()
+
+
+def _fit_labels(labels: Collection[str]) -> dict[str, Any]:
+    """Turn labels that would cover each other if they stood side by side."""
+    longest = max(
+        (len(line) for label in labels for line in label.split("\n")), default=0
+    )
+    if longest * len(labels) <= _AXIS_LETTERS:
+        return {}
+    return {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
 
 
 def _draw_legend(figure: Any, axes: Any) -> None:

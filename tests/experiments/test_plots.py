@@ -49,6 +49,19 @@ def test_intervals_stand_at_their_group_side_by_side(tmp_path, figures):
     assert legend.get_window_extent().y1 < axes.get_window_extent().y0
 
 
+@pytest.mark.parametrize("count", [3, 14])
+def test_no_group_covers_the_next(count, tmp_path, figures):
+    groups = {f"recurrent\nkernel {n}": {"LSTM": LOW} for n in range(count)}
+    draw_intervals(tmp_path / "a.png", groups)
+    (axes,) = figures[0].axes
+    ticks = axes.get_xticklabels()
+    turned = {tick.get_rotation() for tick in ticks}
+    assert turned == ({0.0} if count == 3 else {40.0})
+    if count == 3:
+        for before, after in itertools.pairwise(t.get_window_extent() for t in ticks):
+            assert before.x1 < after.x0
+
+
 @pytest.mark.parametrize("count", [7, len(plots.STYLES)])
 def test_every_curve_is_drawn_in_a_style_of_its_own(count, tmp_path, figures):
     curves = {f"cell {n}": RNG.normal(n, 0.1, (2, 20)) for n in range(count)}
