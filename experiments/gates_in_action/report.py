@@ -229,7 +229,7 @@ class Statement(NamedTuple):
     """A sentence of the text, or what it should imply, as a difference.
 
     Attributes:
-        claim: Number of the claim, or nothing.
+        claim: What the text says a cell does.
         words: What is compared.
         cell: Which network.
         expected: The verdict that would bear the sentence out.
@@ -272,10 +272,10 @@ def list_statements(
         if cell == "gru":
             end = of(series.decisive_end, 0)
             words = f"decisive part last, reset gate there: less {NEAR_ZERO}"
-            add("21", cell, "lower", words, end, NEAR_ZERO, 0.0)
+            add("neglects what came before", cell, "lower", words, end, NEAR_ZERO, 0.0)
             words = "reset gate in the decisive part: last less first"
             add(
-                "21",
+                "neglects what came before",
                 cell,
                 "lower",
                 words,
@@ -284,32 +284,64 @@ def list_statements(
                 GATE_MARGIN,
             )
         words = f"decisive part last, share of the part before: less {IGNORED}"
-        add("21", cell, "lower", words, series.neutral_share_first, IGNORED, 0.0)
+        add(
+            "neglects what came before",
+            cell,
+            "lower",
+            words,
+            series.neutral_share_first,
+            IGNORED,
+            0.0,
+        )
         ending = of(series.neutral_end, keeps)
         words = f"decisive part first, {keeper} in the ending: less {NEAR_ONE}"
-        add("22", cell, "higher", words, ending, NEAR_ONE, 0.0)
+        add("ignores what comes after", cell, "higher", words, ending, NEAR_ONE, 0.0)
         words = f"decisive part first, {keeper}: ending less beginning"
         start = of(series.decisive_start, keeps)
-        add("22", cell, "higher", words, ending, start, GATE_MARGIN)
+        add(
+            "ignores what comes after",
+            cell,
+            "higher",
+            words,
+            ending,
+            start,
+            GATE_MARGIN,
+        )
         words = f"decisive part first, share of the ending: less {IGNORED}"
-        add("22", cell, "lower", words, series.neutral_share_last, IGNORED, 0.0)
+        add(
+            "ignores what comes after",
+            cell,
+            "lower",
+            words,
+            series.neutral_share_last,
+            IGNORED,
+            0.0,
+        )
         for gate, name in enumerate(GATES[cell].values()):
             plain = name.partition(" (")[0]
             words = f"{plain}: decisive words less others"
             at, elsewhere = of(series.at_decisive, gate), of(series.elsewhere, gate)
             expected = {"i": "higher", "o": ""}.get(list(GATES[cell])[gate], "lower")
-            add("19", cell, expected, words, at, elsewhere, GATE_MARGIN)
+            add("chooses words", cell, expected, words, at, elsewhere, GATE_MARGIN)
             words = f"{plain}, decisive less others: trained less untrained"
             before = of(series.untrained_at_decisive, gate) - of(
                 series.untrained_elsewhere, gate
             )
-            add("19", cell, expected, words, at - elsewhere, before, GATE_MARGIN)
+            add(
+                "chooses words",
+                cell,
+                expected,
+                words,
+                at - elsewhere,
+                before,
+                GATE_MARGIN,
+            )
         words = "log gradient of a word: decisive less others"
         logs = np.log(series.gradient_at_decisive), np.log(series.gradient_elsewhere)
-        add("19", cell, "higher", words, *logs, 0.05)
+        add("chooses words", cell, "higher", words, *logs, 0.05)
         words = "log gradient of a word: last half less first half"
         logs = np.log(series.gradient_last_half), np.log(series.gradient_first_half)
-        add("14", cell, "", words, *logs, 0.05)
+        add("carries gradients", cell, "", words, *logs, 0.05)
     return statements
 
 
