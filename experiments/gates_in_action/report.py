@@ -30,6 +30,9 @@ from gated_rnn.statistics import Interval, mean_interval
 GATE_MARGIN = 0.02
 #: Of a share in which the part that should be ignored counts: less is ignored.
 IGNORED = 0.1
+#: What the text says that a cell does.
+NEGLECTS, IGNORES = "neglects what came before", "ignores what comes after"
+CHOOSES, CARRIES = "chooses words", "carries gradients"
 
 
 class Readings(NamedTuple):
@@ -229,7 +232,7 @@ class Statement(NamedTuple):
     """A sentence of the text, or what it should imply, as a difference.
 
     Attributes:
-        claim: What the text says a cell does.
+        claim: What the text says the cell does.
         words: What is compared.
         cell: Which network.
         expected: The verdict that would bear the sentence out.
@@ -272,10 +275,10 @@ def list_statements(
         if cell == "gru":
             end = of(series.decisive_end, 0)
             words = f"decisive part last, reset gate there: less {NEAR_ZERO}"
-            add("neglects what came before", cell, "lower", words, end, NEAR_ZERO, 0.0)
+            add(NEGLECTS, cell, "lower", words, end, NEAR_ZERO, 0.0)
             words = "reset gate in the decisive part: last less first"
             add(
-                "neglects what came before",
+                NEGLECTS,
                 cell,
                 "lower",
                 words,
@@ -284,64 +287,32 @@ def list_statements(
                 GATE_MARGIN,
             )
         words = f"decisive part last, share of the part before: less {IGNORED}"
-        add(
-            "neglects what came before",
-            cell,
-            "lower",
-            words,
-            series.neutral_share_first,
-            IGNORED,
-            0.0,
-        )
+        add(NEGLECTS, cell, "lower", words, series.neutral_share_first, IGNORED, 0.0)
         ending = of(series.neutral_end, keeps)
         words = f"decisive part first, {keeper} in the ending: less {NEAR_ONE}"
-        add("ignores what comes after", cell, "higher", words, ending, NEAR_ONE, 0.0)
+        add(IGNORES, cell, "higher", words, ending, NEAR_ONE, 0.0)
         words = f"decisive part first, {keeper}: ending less beginning"
         start = of(series.decisive_start, keeps)
-        add(
-            "ignores what comes after",
-            cell,
-            "higher",
-            words,
-            ending,
-            start,
-            GATE_MARGIN,
-        )
+        add(IGNORES, cell, "higher", words, ending, start, GATE_MARGIN)
         words = f"decisive part first, share of the ending: less {IGNORED}"
-        add(
-            "ignores what comes after",
-            cell,
-            "lower",
-            words,
-            series.neutral_share_last,
-            IGNORED,
-            0.0,
-        )
+        add(IGNORES, cell, "lower", words, series.neutral_share_last, IGNORED, 0.0)
         for gate, name in enumerate(GATES[cell].values()):
             plain = name.partition(" (")[0]
             words = f"{plain}: decisive words less others"
             at, elsewhere = of(series.at_decisive, gate), of(series.elsewhere, gate)
             expected = {"i": "higher", "o": ""}.get(list(GATES[cell])[gate], "lower")
-            add("chooses words", cell, expected, words, at, elsewhere, GATE_MARGIN)
+            add(CHOOSES, cell, expected, words, at, elsewhere, GATE_MARGIN)
             words = f"{plain}, decisive less others: trained less untrained"
             before = of(series.untrained_at_decisive, gate) - of(
                 series.untrained_elsewhere, gate
             )
-            add(
-                "chooses words",
-                cell,
-                expected,
-                words,
-                at - elsewhere,
-                before,
-                GATE_MARGIN,
-            )
+            add(CHOOSES, cell, expected, words, at - elsewhere, before, GATE_MARGIN)
         words = "log gradient of a word: decisive less others"
         logs = np.log(series.gradient_at_decisive), np.log(series.gradient_elsewhere)
-        add("chooses words", cell, "higher", words, *logs, 0.05)
+        add(CHOOSES, cell, "higher", words, *logs, 0.05)
         words = "log gradient of a word: last half less first half"
         logs = np.log(series.gradient_last_half), np.log(series.gradient_first_half)
-        add("carries gradients", cell, "", words, *logs, 0.05)
+        add(CARRIES, cell, "", words, *logs, 0.05)
     return statements
 
 
