@@ -56,6 +56,13 @@ correct digit: with candidates saturated too, the error of float32 gradients rea
 (Elman) and 0.046 (MUT1), and the class was then restated. The class of saturated gates
 saturates the gates; the candidates live.
 
+**A fault of a compiler.** jaxlib 0.10.2 writes one wrong program on processors with
+AVX-512: float64, a GRU with reset after the matmul, exactly 4 rows and 5 units; one
+vector of the gates' gradients, joined in the loop, is wrong by its own size. The loop's
+operation alone, without this library, is wrong too; of 1,024 sizes (1 to 32 rows and
+units) no other is, none in float32, and jaxlib 0.12.0.1 is right. With
+`XLA_FLAGS=--xla_cpu_max_isa=AVX2` the gradient is right to the last digits.
+
 **The bound** is a constant per dtype, kind and row class: the smallest of 1, 2 and 5
 times a power of ten that is at least {MARGIN} times the largest error measured. Where
 that is above {USELESS}, nothing is promised ("none"): there a change of the weights in
