@@ -80,7 +80,7 @@ def test_whether_the_gate_is_elementwise_is_told(cell_id):
     ("features", "in_features", "kept"),
     [
         (40, F, "the carry"),
-        (64, F, "the carry, the recurrent matmul"),
+        (64, F, "the carry, the activations of the gate"),
         (40, 64, "the carry, the projected inputs"),
     ],
 )

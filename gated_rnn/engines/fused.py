@@ -13,15 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from gated_rnn.arithmetic import match_varying, present_tangents
-from gated_rnn.engines.blocks import (
-    Loop,
-    run_block,
-    run_block_and_keep,
-    tangent_of_block,
-)
 from gated_rnn.engines.chunks import join_chunks, scan_chunks, split_chunks
+from gated_rnn.engines.forward import run_block, run_block_and_keep
+from gated_rnn.engines.loop import Loop
 from gated_rnn.engines.plan import Plan, fit_plan, make_plan
 from gated_rnn.engines.scan import Scan
+from gated_rnn.engines.tangent import tangent_of_block
 from gated_rnn.types import (
     Carry,
     Cell,
@@ -224,7 +221,9 @@ def _what_is_kept(plan: Plan) -> str:
         return f"one carry per chunk of {plan.chunk_size} steps, which run again"
     kept = ["the carry"]
     kept += ["the projected inputs"] * plan.keep_projected
-    kept += ["the recurrent matmul"] * plan.keep_recurrent
+    kept += ["the activations of the gate"] * plan.keep_activations
+    part = "what else is read of " if plan.keep_activations else ""
+    kept += [f"{part}the recurrent matmul"] * plan.keep_recurrent
     return f"{', '.join(kept)} of every step"
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from gated_rnn.engines.gate_activations import GateReads, reads_of_derivative
 from gated_rnn.types import Carry, Cell, Params, invalid
 
 __all__ = ["Plan", "even_size", "fit_plan", "make_plan"]
@@ -16,7 +17,8 @@ BLOCK_BYTES = 6 * 2**20
 SHORTEST_BLOCK = 64
 LARGE_BYTES = 64 * 2**20
 SHORTEST_LARGE_BLOCK = 16
-# From this many features a recurrent matmul costs more than keeping its result.
+# From this many features a recurrent matmul costs more than keeping its result, or the
+# activations of the gate in its stead.
 KEEP_RECURRENT_FROM = 48
 # The same for input features and the projection, where there are several blocks.
 KEEP_PROJECTED_FROM = 48
@@ -25,6 +27,9 @@ ARRAYS_OF_A_BLOCK = 4
 # The same for the prediction, counted in the compiler's buffers: for each array that
 # `recur` returns, itself, an activation and a cotangent; four as large as the outputs.
 PER_RECURRENT, PER_OUTPUT = 3, 4
+# Where activations are kept: each of them and a cotangent; the rest as large as the
+# outputs.
+PER_ACTIVATION, PER_OUTPUT_BESIDE = 2, 6
 # A gate that is not elementwise is derived step by step, with all it computes on hand.
 PER_ANY_GATE = 7
 # The XLA of jax 0.10.2 copies inputs of one feature to multiply by them, that of 0.12
@@ -40,7 +45,9 @@ class Plan(NamedTuple):
         chunk_size: Steps per recomputed chunk, or None.
         block_size: Steps whose derivative is computed at once.
         keep_projected: Whether what `project` returns is kept for the backward pass.
-        keep_recurrent: Whether what `recur` returns is kept for the backward pass.
+        keep_recurrent: Whether what `recur` returns is kept for the backward pass, as
+            far as its derivative reads it.
+        keep_activations: Whether the activations of the gate are kept.
         elementwise: Whether the gate says that it is elementwise.
         output_leaf: Which leaf of the carry the outputs are, or None.
         num_bytes: Predicted bytes of a gradient by the parameters beyond the inputs,
@@ -52,13 +59,14 @@ class Plan(NamedTuple):
     block_size: int
     keep_projected: bool
     keep_recurrent: bool
+    keep_activations: bool
     elementwise: bool
     output_leaf: int | None
     num_bytes: int
 
 
 class _Step(NamedTuple):
-    """Shapes of one step."""
+    """Shapes of one step, and what the derivative of an elementwise gate reads."""
 
     inputs: Any
     projected: Any
@@ -66,6 +74,7 @@ class _Step(NamedTuple):
     carry: Any
     outputs: Any
     output_leaf: int | None
+    reads: GateReads | None
 
 
 def make_plan(
@@ -142,12 +151,19 @@ def _plan(
     features = max(leaf.shape[-1] for leaf in jax.tree.leaves(step.carry))
     keep_recurrent = features >= KEEP_RECURRENT_FROM
     keep_projected = block_size != steps and _features(step) >= KEEP_PROJECTED_FROM
+    recurrent = _num_bytes(step.recurrent)
+    activations: list[Any] = []
+    if keep_recurrent and step.reads and step.reads.activations:
+        activations, (_, projected_reads, recurrent_reads, _) = step.reads
+        recurrent = recurrent * sum(recurrent_reads) // _num_features(step.recurrent)
+        keep_recurrent = recurrent > 0
+        keep_projected = keep_projected and any(projected_reads)
     carry = _num_bytes(step.carry)
     kept = carry + keep_projected * _num_bytes(step.projected)
-    kept += keep_recurrent * _num_bytes(step.recurrent)
+    kept += keep_recurrent * recurrent + _num_bytes(activations)
     if collect and chunk_size is None and step.output_leaf is not None:
         kept -= _num_bytes(step.outputs)  # they are outputs of the program already
-    predicted = block_size * _bytes_of_block_step(cell, step)
+    predicted = block_size * _bytes_of_block_step(cell, step, activations)
     if block_size != steps:
         predicted += steps * kept
     if chunk_size is not None:
@@ -162,19 +178,23 @@ def _plan(
         block_size=block_size,
         keep_projected=keep_projected,
         keep_recurrent=keep_recurrent,
+        keep_activations=bool(activations),
         elementwise=cell.pointwise,
         output_leaf=step.output_leaf,
         num_bytes=predicted,
     )
 
 
-def _bytes_of_block_step(cell: Cell, step: _Step) -> int:
+def _bytes_of_block_step(cell: Cell, step: _Step, activations: list[Any]) -> int:
     """Return what a block takes while it is derived, for each of its steps."""
     projected, recurrent, outputs = map(
         _num_bytes, (step.projected, step.recurrent, step.outputs)
     )
     if not cell.pointwise:
         return PER_ANY_GATE * (projected + recurrent)
+    if activations:
+        # They take the place of the projection.
+        return PER_ACTIVATION * _num_bytes(activations) + PER_OUTPUT_BESIDE * outputs
     derived = PER_RECURRENT * recurrent + PER_OUTPUT * outputs
     # One input feature is multiplied where it is needed, and not kept projected.
     return derived + (projected if _features(step) > 1 else 0)
@@ -200,7 +220,15 @@ def _step(cell: Cell, params: Params, inputs: Any, carry: Carry) -> _Step:
     leaf = None
     if len(output) == 1 and output[0] in carries:
         leaf = carries.index(output[0])
-    return _Step(one, projected, recurrent, carry, outputs, leaf)
+    reads = None
+    if cell.pointwise:
+        arguments = (params, projected, recurrent, carry)
+        reads = reads_of_derivative(cell.gate, arguments, source=2)
+    return _Step(one, projected, recurrent, carry, outputs, leaf, reads)
+
+
+def _num_features(tree: Any) -> int:
+    return sum(leaf.shape[-1] for leaf in jax.tree.leaves(tree))
 
 
 def _num_bytes(tree: Any) -> int:

@@ -25,13 +25,19 @@ CELL_IDS = ("lstm", "gru", "gru_reset_before", "projected_lstm", "peephole_lstm"
 BFLOAT16 = 5e-2
 
 
-# (num_steps, block_size, keep the recurrent matmul and the projection, reverse)
+# (num_steps, block_size, keep what a derivative reads and costs to compute, reverse)
 CUTS = {
     "even-kept-reverse": (8, 2, True, True),
     "even-recomputed-forward": (8, 2, False, False),
     "uneven-kept-forward": (7, 3, True, False),
     "uneven-recomputed-reverse": (7, 3, False, True),
 }
+
+
+def plan_of(cell_id, num_steps):
+    problem = cases.make_problem(cell_id, num_steps=num_steps)
+    arrays = problem.params, problem.inputs, problem.carry
+    return FusedScan().plan(cases.CELLS[cell_id].cell, *arrays)
 
 
 @pytest.fixture
@@ -42,10 +48,10 @@ def cut(request, monkeypatch):
     monkeypatch.setattr(plan, "SHORTEST_BLOCK", 3)
     for name in ("KEEP_RECURRENT_FROM", "KEEP_PROJECTED_FROM"):
         monkeypatch.setattr(plan, name, 1 if keep else 1000)
-    problem = cases.make_problem("lstm", num_steps=num_steps)
-    arrays = problem.params, problem.inputs, problem.carry
-    made = FusedScan().plan(cases.CELLS["lstm"].cell, *arrays)
+    made = plan_of("lstm", num_steps)
     assert made.block_size == block_size
+    assert made.keep_activations == keep
+    made = plan_of("projected_lstm", num_steps)
     assert (made.keep_recurrent, made.keep_projected) == (keep, keep)
     return num_steps, reverse
 

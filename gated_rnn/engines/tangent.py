@@ -1,121 +1,24 @@
-"""A block of steps of a recurrence: its values, and its tangent (layer 1)."""
+"""The tangent of a block of steps, and with it the gradient (layer 1)."""
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gated_rnn.arithmetic import jvp_of_some, present_tangents
-from gated_rnn.engines.chunks import join_chunks, split_chunks
+from gated_rnn.engines.forward import join_pieces
+from gated_rnn.engines.gate_activations import with_activations
 from gated_rnn.engines.gate_derivative import (
     GateDerivative,
     NotElementwise,
     derive_gate,
 )
-from gated_rnn.engines.plan import Plan
+from gated_rnn.engines.loop import Kept, Loop
 from gated_rnn.types import Carry, Cell, Params
 
-__all__ = ["Kept", "Loop", "run_block", "run_block_and_keep", "tangent_of_block"]
-
-
-@dataclass(frozen=True)
-class Loop:
-    """What a run is, its arrays apart."""
-
-    cell: Cell
-    plan: Plan
-    reverse: bool
-    collect: bool
-    unroll: int
-    precision: str | None
-
-    def scan(self, body: Any, carry: Any, sequences: Any) -> tuple[Any, Any]:
-        """Run `body` over the steps of a block."""
-        return jax.lax.scan(
-            body, carry, sequences, reverse=self.reverse, unroll=self.unroll
-        )
-
-    def blocks(self, inputs: Any) -> list[Any]:
-        """Cut the inputs into blocks."""
-        return split_chunks(inputs, self.plan.block_size)
-
-    def blocks_of(self, inputs: Any, inputs_dots: Any, kept: list["Kept"]) -> list[Any]:
-        """Return what `tangent_of_block` reads of each block."""
-        return [
-            (*part, keep._replace(outputs=None))
-            for part, keep in zip(self.blocks((inputs, inputs_dots)), kept, strict=True)
-        ]
-
-    def join(self, parts: list[Any]) -> Any:
-        """Return the outputs of all blocks, or None."""
-        return join_chunks(parts) if self.collect else None
-
-    def outputs_of(self, kept: list["Kept"]) -> Any:
-        """Return the outputs of all blocks, or None."""
-        leaf = self.plan.output_leaf
-        if leaf is None:
-            return self.join([part.outputs for part in kept])
-        return self.join([jax.tree.leaves(part.carries)[leaf] for part in kept])
-
-    def matmul_precision(self) -> Any:
-        """Return the context in which matmuls are to be traced."""
-        if self.precision is None:
-            return contextlib.nullcontext()
-        return jax.default_matmul_precision(self.precision)
-
-
-class Kept(NamedTuple):
-    """What a block leaves behind for its tangent.
-
-    Attributes:
-        entering: The carry that enters the block.
-        carries: The carry that leaves each step.
-        projected: What `project` returned, or None: computed again.
-        recurrent: What each step's `recur` returned, or None: computed again.
-        outputs: The outputs, or None: not collected, or a part of the carries.
-    """
-
-    entering: Carry
-    carries: Carry
-    projected: Any
-    recurrent: Any
-    outputs: Any
-
-
-def run_block(
-    loop: Loop, params: Params, carry: Carry, inputs: Any
-) -> tuple[Carry, Any]:
-    """Return the carry that leaves a block, and its outputs or None."""
-    cell = loop.cell
-
-    def step(carry: Carry, projected: Any) -> tuple[Carry, Any]:
-        recurrent = cell.recur(params, carry)
-        carry, outputs = cell.gate(params, projected, recurrent, carry)
-        return carry, outputs if loop.collect else None
-
-    return loop.scan(step, carry, cell.project(params, inputs))
-
-
-def run_block_and_keep(
-    loop: Loop, params: Params, carry: Carry, inputs: Any
-) -> tuple[Carry, Kept]:
-    """Run a block and keep what its tangent needs."""
-    cell, plan = loop.cell, loop.plan
-    store_outputs = loop.collect and plan.output_leaf is None
-
-    def step(carry: Carry, projected: Any) -> tuple[Carry, Any]:
-        recurrent = cell.recur(params, carry)
-        carry, outputs = cell.gate(params, projected, recurrent, carry)
-        kept = recurrent if plan.keep_recurrent else None
-        return carry, (carry, kept, outputs if store_outputs else None)
-
-    projected = cell.project(params, inputs)
-    final, (carries, recurrent, outputs) = loop.scan(step, carry, projected)
-    kept = projected if plan.keep_projected else None
-    return final, Kept(carry, carries, kept, recurrent, outputs)
+__all__ = ["tangent_of_block"]
 
 
 def tangent_of_block(
@@ -142,13 +45,15 @@ def tangent_of_block(
     if kept.projected is not None:
         projected = kept.projected
     if kept.recurrent is not None:
-        recurrent = kept.recurrent
+        recurrent = join_pieces(kept.recurrent, recurrent)
     known_dots = [*params_dots, *_dots_like(projected, projected_dot)]
     point = _Point(params, projected, recurrent, before)
     recurrent_dots = _dots_like(recurrent, recurrent_dot)
     if loop.plan.elementwise:
         with contextlib.suppress(NotElementwise):
-            derivative = derive_gate(_over_time(cell), point[:2], known_dots, point[2:])
+            derivative = derive_gate(
+                _with_known(cell, kept.activations), point[:2], known_dots, point[2:]
+            )
             return _loop_over_coefficients(
                 loop, point, derivative, recurrent_dots, carry_dot
             )
@@ -166,6 +71,19 @@ class _Point(NamedTuple):
 
 def _over_time(cell: Cell) -> Any:
     return jax.vmap(cell.gate, in_axes=(None, 0, 0, 0))
+
+
+def _with_known(cell: Cell, activations: Any) -> Any:
+    """Return the gate over time, some of whose values are known."""
+    if activations is None:
+        return _over_time(cell)
+
+    def gate(*arguments: Any) -> Any:
+        arguments, known = arguments[:-1], arguments[-1]
+        return with_activations(cell.gate, arguments, source=2, values=known)
+
+    over_time = jax.vmap(gate, in_axes=(None, 0, 0, 0, 0))
+    return lambda *arguments: over_time(*arguments, activations)
 
 
 def _carries_before(kept: Kept, reverse: bool) -> Carry:
