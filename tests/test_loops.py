@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 from gated_rnn import unroll
+from gated_rnn.engines import plan
 from tests import cases
 from tests.cases import B, F, T
 
@@ -114,8 +115,10 @@ def read_program(text):
 
 
 @functools.cache
-def compile_gradient(cell_id):
+def compile_gradient(cell_id, keep_from=plan.KEEP_RECURRENT_FROM):
     """Return the program of a run and its gradient, and the shapes of the parameters.
+
+    What costs much to compute again is kept from so many features on.
 
     Nothing runs; the sizes are pairwise different, so that a shape tells what it is.
     """
@@ -126,7 +129,9 @@ def compile_gradient(cell_id):
     def loss(params, inputs):
         return unroll(cell, params, inputs)[1].sum()
 
-    program = jax.jit(jax.value_and_grad(loss)).trace(params, inputs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "KEEP_RECURRENT_FROM", keep_from)
+        program = jax.jit(jax.value_and_grad(loss)).trace(params, inputs)
     text = program.lower(lowering_platforms=("cpu",)).compile().as_text()
     shapes = {f"f32[{','.join(map(str, p.shape))}]" for p in jax.tree.leaves(params)}
     return read_program(text), shapes
@@ -202,3 +207,81 @@ def test_no_gradient_of_a_parameter_is_summed_in_a_loop(cell_id):
             assert lines[name].opcode == "get-tuple-element"
             assert f"index={index}" in lines[name].line
     assert seen or not hasattr(cases.make_problem(cell_id).params, "recurrent_kernel")
+
+
+# Instructions of the forward loop where the activations are kept: each is a pass. Of
+# JANET two are made of one array, and take no place.
+KEEPING = {
+    "lstm": 16,
+    "lstm_no_bias": 16,
+    "lstm_no_output_activation": 16,
+    "gru": 13,
+    "gru_no_bias": 13,
+    "elman": 8,
+    "elman_relu": 5,
+    "peephole_lstm": 16,
+    "coupled_lstm": 14,
+    "open_lstm": 14,
+    "janet": 12,
+}
+each_keeping_cell = pytest.mark.parametrize("cell_id", KEEPING)
+
+
+@each_keeping_cell
+def test_kept_activations_cost_a_pass_each_in_the_forward_loop_alone(cell_id):
+    program, _ = compile_gradient(cell_id, keep_from=1)
+    forward, backward = loops_of(program)
+    matmuls, instructions = count(program, forward)
+    assert (matmuls, count(program, backward).matmuls) == (1, 1)
+    assert instructions <= KEEPING[cell_id]
+    assert count(program, backward).instructions <= LOOPS[cell_id].backward.instructions
+
+
+def copies_of_whole_sequences(program):
+    """Return the copies in loops of arrays that hold more than a step."""
+    copies = [
+        instruction.shape
+        for body in loops_of(program)
+        for instruction in everything_in(program, body)
+        if instruction.opcode == "copy"
+    ]
+    return [shape for shape in copies if str(T) in re.findall(r"\d+", shape)]
+
+
+@each_keeping_cell
+def test_no_loop_copies_the_arrays_that_it_writes_into(cell_id):
+    program, _ = compile_gradient(cell_id, keep_from=1)
+    assert not copies_of_whole_sequences(program)
+
+
+SEEDS = 3
+RUNS = {
+    "mask": lambda run, inputs: run(inputs, mask=inputs[..., 0] > 0),
+    "resets": lambda run, inputs: run(inputs, resets=inputs[..., 0] > 0),
+    "reverse": lambda run, inputs: run(inputs, reverse=True),
+    "last": lambda run, inputs: run(inputs, collect=False),
+}
+
+
+@pytest.mark.parametrize("vmapped", [False, True], ids=["alone", "vmapped"])
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("cell_id", ["lstm", "gru"])
+def test_no_loop_of_any_run_copies_the_arrays_that_it_writes_into(
+    cell_id, run, vmapped, monkeypatch
+):
+    monkeypatch.setattr(plan, "KEEP_RECURRENT_FROM", 1)
+    cell = cases.CELLS[cell_id].cell
+
+    def loss(key, inputs):
+        def of(params):
+            results = RUNS[run](functools.partial(unroll, cell, params), inputs)
+            return sum(leaf.sum() for leaf in jax.tree.leaves(results))
+
+        return jax.value_and_grad(of)(cell.init(key, F))
+
+    keys = jax.random.split(jax.random.key(0), SEEDS)
+    losses = jax.vmap(loss, in_axes=(0, None)) if vmapped else loss
+    inputs = jnp.ones((T, B, F))
+    lowered = jax.jit(losses).lower(keys if vmapped else keys[0], inputs)
+    program = read_program(lowered.compile().as_text())
+    assert not copies_of_whole_sequences(program)

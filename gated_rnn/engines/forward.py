@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -36,7 +35,7 @@ def run_block_and_keep(
     """Run a block and keep what its tangent needs."""
     cell, plan = loop.cell, loop.plan
     projected = cell.project(params, inputs)
-    if plan.keep_activations:
+    if any(maker is not None for maker in plan.makers or ()):
         final, kept = _run_and_overwrite(loop, params, carry, projected)
     else:
         final, kept = _run_and_keep(loop, params, carry, projected)
@@ -55,7 +54,7 @@ def _run_and_keep(
         if plan.keep_activations:
             activations = []
 
-            def keep(value: jax.Array, leaves: frozenset[int]) -> jax.Array:
+            def keep(value: jax.Array) -> jax.Array:
                 activations.append(value)
                 return value
 
@@ -88,19 +87,16 @@ def _run_and_overwrite(
     """
     cell, plan = loop.cell, loop.plan
     arrays, structure = jax.tree.flatten(match_varying(projected, carry, params))
-    num_steps, first = arrays[0].shape[0], len(jax.tree.leaves(params))
-    places: list[int | None] = []
+    makers = plan.makers or ()
 
     def step(state: tuple[Carry, Any, jax.Array], t: jax.Array) -> tuple[Any, Kept]:
         carry_before, arrays, same_t = state
         arrays, others = list(arrays), list[jax.Array]()
         at_step = [jax.lax.dynamic_index_in_dim(x, t, keepdims=False) for x in arrays]
-        places.clear()
+        places = iter(makers)
 
-        def keep(value: jax.Array, leaves: frozenset[int]) -> jax.Array:
-            place = _place(value, [k - first for k in leaves], at_step)
-            place = None if place in places else place
-            places.append(place)
+        def keep(value: jax.Array) -> jax.Array:
+            place = next(places)
             if place is None:
                 others.append(value)
                 return value
@@ -126,11 +122,11 @@ def _run_and_overwrite(
         next_t = same_t - 1 if loop.reverse else same_t + 1
         return (carry, arrays, next_t), kept
 
-    steps = jnp.arange(num_steps, dtype=jnp.uint32)
+    steps = jnp.arange(arrays[0].shape[0], dtype=jnp.uint32)
     start = (carry, arrays, steps[-1 if loop.reverse else 0])
     (final, arrays, _), kept = loop.scan(step, start, steps)
     others = iter(kept.activations)
-    activations = [next(others) if k is None else arrays[k] for k in places]
+    activations = [next(others) if k is None else arrays[k] for k in makers]
     return final, kept._replace(entering=carry, activations=activations)
 
 
@@ -139,18 +135,6 @@ def _run_and_overwrite_jvp(
     loop: Loop, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> Any:
     return jax.jvp(functools.partial(_run_and_keep, loop), primals, tangents)
-
-
-def _place(
-    value: jax.Array, leaves: Sequence[int], projected: list[jax.Array]
-) -> int | None:
-    """Return which projected array an activation is made of and as large as, if any."""
-    above = [k for k in leaves if 0 <= k < len(projected)]
-    if len(above) != 1:
-        return None
-    array = projected[above[0]]
-    same = (array.shape, array.dtype) == (value.shape, value.dtype)
-    return above[0] if same else None
 
 
 def _pieces(recurrent: Any, projected: Any) -> Any:

@@ -5,6 +5,8 @@ handed the values computes no activation again, and never reads what went into t
 """
 
 import functools
+import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, Literal
 
-__all__ = ["GateReads", "keep_activations", "reads_of_derivative", "with_activations"]
+__all__ = ["Activations", "find_activations", "keep_activations", "with_activations"]
 
 # What each multiplies its tangent by, from its value.
 SLOPES: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -21,9 +23,8 @@ SLOPES: dict[str, Callable[[jax.Array], jax.Array]] = {
     "logistic": lambda y: y * (1 - y),
     "exp": lambda y: y,
 }
-# Takes the value of an activation, and which leaves of the gate's arguments it depends
-# on through no other activation; returns what the rest of the gate reads as its value.
-Keep = Callable[[jax.Array, frozenset[int]], jax.Array]
+# Takes the value of an activation; returns what the gate goes on with in its place.
+Keep = Callable[[jax.Array], jax.Array]
 
 
 def keep_activations(
@@ -42,10 +43,10 @@ def keep_activations(
         gate,
         arguments,
         source,
-        lambda primitive, argument, leaves, **params: keep(
-            primitive.bind(argument, **params), leaves
+        lambda primitive, argument, _, **params: keep(
+            primitive.bind(argument, **params)
         ),
-    )
+    )[0]
 
 
 def with_activations(
@@ -70,38 +71,77 @@ def with_activations(
         lambda primitive, argument, _, **__: _given(
             primitive.name, argument, next(known)
         ),
-    )
+    )[0]
 
 
-class GateReads(NamedTuple):
-    """What the derivative of a gate reads whose activations are known.
+class Activations(NamedTuple):
+    """The activations of a gate, and what its derivative reads besides them.
 
     Attributes:
-        activations: Shapes of the activations, `[*batch, H]`.
-        features: For each argument and each of its leaves, how many features it reads.
+        shapes: Their shapes, `[*batch, H]`.
+        makers: For each of them, the leaf of another argument that is as large, and of
+            which nothing else is made; or None.
+        features: For each argument and each of its leaves, how many features the
+            derivative reads.
     """
 
-    activations: list[Any]
-    features: list[list[int]]
+    shapes: tuple[Any, ...]
+    makers: tuple[int | None, ...]
+    features: tuple[list[int], ...]
 
 
-def reads_of_derivative(
-    gate: Callable[..., Any], arguments: tuple[Any, ...], source: int
-) -> GateReads:
-    """Return what the derivative of a gate reads, given its activations.
+def find_activations(
+    gate: Callable[..., Any], arguments: tuple[Any, ...], source: int, made_of: int
+) -> Activations:
+    """Find the activations of a gate.
 
     Args:
         gate: As in `keep_activations`.
         arguments: Shapes.
         source: See there.
+        made_of: The argument in which `makers` are looked for.
     """
-    activations: list[Any] = []
+    shapes: list[Any] = []
+    above: list[frozenset[int]] = []
+    besides: list[frozenset[int]] = []
 
-    def keep(value: jax.Array, _: frozenset[int]) -> jax.Array:
-        activations.append(jax.ShapeDtypeStruct(value.shape, value.dtype))
+    def note(primitive: Any, argument: Any, leaves: Any, **params: Any) -> jax.Array:
+        value = primitive.bind(argument, **params)
+        shapes.append(jax.ShapeDtypeStruct(value.shape, value.dtype))
+        above.append(leaves)
         return value
 
-    jax.eval_shape(lambda *a: keep_activations(gate, a, source, keep), *arguments)
+    def trace(*arguments: Any) -> Any:
+        results, leaves = _run(gate, arguments, source, note)
+        besides.extend(leaves)
+        return results
+
+    jax.eval_shape(trace, *arguments)
+    first = len(jax.tree.leaves(arguments[:made_of]))
+    candidates = jax.tree.leaves(arguments[made_of])
+    uses = Counter(itertools.chain(*above, *besides))
+    makers: list[int | None] = []
+    for shape, leaves in zip(shapes, above, strict=True):
+        alone = [
+            k
+            for k, candidate in enumerate(candidates)
+            if first + k in leaves
+            and uses[first + k] == 1
+            and (candidate.shape, candidate.dtype) == (shape.shape, shape.dtype)
+        ]
+        makers.append(alone[0] if len(alone) == 1 else None)
+    read = iter(_features_read_by_tangent(gate, arguments, source, shapes))
+    features = [[next(read) for _ in jax.tree.leaves(a)] for a in arguments]
+    return Activations(tuple(shapes), tuple(makers), tuple(features))
+
+
+def _features_read_by_tangent(
+    gate: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    source: int,
+    activations: list[Any],
+) -> list[int]:
+    """Return how many features of each leaf the tangent reads, given activations."""
     leaves, structure = jax.tree.flatten(arguments)
     inexact = [
         k for k, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.inexact)
@@ -118,10 +158,7 @@ def reads_of_derivative(
         return jax.jvp(of_inexact, [leaves[k] for k in inexact], dots)[1]
 
     program = jax.make_jaxpr(tangent)(leaves, [leaves[k] for k in inexact], activations)
-    features = iter(_features_read(program.jaxpr)[: len(leaves)])
-    return GateReads(
-        activations, [[next(features) for _ in jax.tree.leaves(a)] for a in arguments]
-    )
+    return _features_read(program.jaxpr)[: len(leaves)]
 
 
 def _features_read(jaxpr: Jaxpr) -> list[int]:
@@ -148,8 +185,12 @@ def _run(
     arguments: tuple[Any, ...],
     source: int,
     activate: Callable[..., jax.Array],
-) -> Any:
-    """Run a gate with `activate` in place of its activations."""
+) -> tuple[Any, list[frozenset[int]]]:
+    """Run a gate with `activate` in place of its activations.
+
+    Returns:
+        The results, and which leaves each depends on through no activation.
+    """
     shapes = jax.tree.map(jax.typeof, arguments)
     program, results = jax.make_jaxpr(gate, return_shape=True)(*shapes)
     leaves = jax.tree.leaves(arguments)
@@ -157,8 +198,8 @@ def _run(
     wanted = range(first, first + len(jax.tree.leaves(arguments[source])))
     origins = [frozenset([k]) for k in range(len(leaves))]
     reader = _Reader(frozenset(wanted), activate)
-    values, _ = reader.read(program.jaxpr, program.consts, leaves, origins)
-    return jax.tree.unflatten(jax.tree.structure(results), values)
+    values, besides = reader.read(program.jaxpr, program.consts, leaves, origins)
+    return jax.tree.unflatten(jax.tree.structure(results), values), besides
 
 
 @dataclass(frozen=True)

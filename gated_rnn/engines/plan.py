@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from gated_rnn.engines.gate_activations import GateReads, reads_of_derivative
+from gated_rnn.engines.gate_activations import Activations, find_activations
 from gated_rnn.types import Carry, Cell, Params, invalid
 
 __all__ = ["Plan", "even_size", "fit_plan", "make_plan"]
@@ -47,7 +47,8 @@ class Plan(NamedTuple):
         keep_projected: Whether what `project` returns is kept for the backward pass.
         keep_recurrent: Whether what `recur` returns is kept for the backward pass, as
             far as its derivative reads it.
-        keep_activations: Whether the activations of the gate are kept.
+        makers: For each activation of the gate that is kept, the leaf of `project` in
+            whose place it is kept, or None; None if none is kept.
         elementwise: Whether the gate says that it is elementwise.
         output_leaf: Which leaf of the carry the outputs are, or None.
         num_bytes: Predicted bytes of a gradient by the parameters beyond the inputs,
@@ -59,14 +60,19 @@ class Plan(NamedTuple):
     block_size: int
     keep_projected: bool
     keep_recurrent: bool
-    keep_activations: bool
+    makers: tuple[int | None, ...] | None
     elementwise: bool
     output_leaf: int | None
     num_bytes: int
 
+    @property
+    def keep_activations(self) -> bool:
+        """Whether the activations of the gate are kept for the backward pass."""
+        return self.makers is not None
+
 
 class _Step(NamedTuple):
-    """Shapes of one step, and what the derivative of an elementwise gate reads."""
+    """Shapes of one step, and the activations of an elementwise gate."""
 
     inputs: Any
     projected: Any
@@ -74,7 +80,7 @@ class _Step(NamedTuple):
     carry: Any
     outputs: Any
     output_leaf: int | None
-    reads: GateReads | None
+    activations: Activations | None
 
 
 def make_plan(
@@ -151,16 +157,16 @@ def _plan(
     features = max(leaf.shape[-1] for leaf in jax.tree.leaves(step.carry))
     keep_recurrent = features >= KEEP_RECURRENT_FROM
     keep_projected = block_size != steps and _features(step) >= KEEP_PROJECTED_FROM
-    recurrent = _num_bytes(step.recurrent)
-    activations: list[Any] = []
-    if keep_recurrent and step.reads and step.reads.activations:
-        activations, (_, projected_reads, recurrent_reads, _) = step.reads
-        recurrent = recurrent * sum(recurrent_reads) // _num_features(step.recurrent)
-        keep_recurrent = recurrent > 0
-        keep_projected = keep_projected and any(projected_reads)
+    projected, recurrent = _num_bytes(step.projected), _num_bytes(step.recurrent)
+    activations = step.activations if keep_recurrent else None
+    if activations:
+        _, projected_reads, recurrent_reads, _ = activations.features
+        recurrent = _bytes_read(step.recurrent, recurrent_reads)
+        projected = _bytes_read(step.projected, projected_reads)
+        keep_recurrent, keep_projected = recurrent > 0, keep_projected and projected > 0
     carry = _num_bytes(step.carry)
-    kept = carry + keep_projected * _num_bytes(step.projected)
-    kept += keep_recurrent * recurrent + _num_bytes(activations)
+    kept = carry + (_num_bytes(activations.shapes) if activations else 0)
+    kept += keep_projected * projected + keep_recurrent * recurrent
     if collect and chunk_size is None and step.output_leaf is not None:
         kept -= _num_bytes(step.outputs)  # they are outputs of the program already
     predicted = block_size * _bytes_of_block_step(cell, step, activations)
@@ -178,14 +184,16 @@ def _plan(
         block_size=block_size,
         keep_projected=keep_projected,
         keep_recurrent=keep_recurrent,
-        keep_activations=bool(activations),
+        makers=activations.makers if activations else None,
         elementwise=cell.pointwise,
         output_leaf=step.output_leaf,
         num_bytes=predicted,
     )
 
 
-def _bytes_of_block_step(cell: Cell, step: _Step, activations: list[Any]) -> int:
+def _bytes_of_block_step(
+    cell: Cell, step: _Step, activations: Activations | None
+) -> int:
     """Return what a block takes while it is derived, for each of its steps."""
     projected, recurrent, outputs = map(
         _num_bytes, (step.projected, step.recurrent, step.outputs)
@@ -194,7 +202,10 @@ def _bytes_of_block_step(cell: Cell, step: _Step, activations: list[Any]) -> int
         return PER_ANY_GATE * (projected + recurrent)
     if activations:
         # They take the place of the projection.
-        return PER_ACTIVATION * _num_bytes(activations) + PER_OUTPUT_BESIDE * outputs
+        return (
+            PER_ACTIVATION * _num_bytes(activations.shapes)
+            + PER_OUTPUT_BESIDE * outputs
+        )
     derived = PER_RECURRENT * recurrent + PER_OUTPUT * outputs
     # One input feature is multiplied where it is needed, and not kept projected.
     return derived + (projected if _features(step) > 1 else 0)
@@ -220,15 +231,20 @@ def _step(cell: Cell, params: Params, inputs: Any, carry: Carry) -> _Step:
     leaf = None
     if len(output) == 1 and output[0] in carries:
         leaf = carries.index(output[0])
-    reads = None
+    activations = None
     if cell.pointwise:
         arguments = (params, projected, recurrent, carry)
-        reads = reads_of_derivative(cell.gate, arguments, source=2)
-    return _Step(one, projected, recurrent, carry, outputs, leaf, reads)
+        found = find_activations(cell.gate, arguments, source=2, made_of=1)
+        activations = found if found.shapes else None
+    return _Step(one, projected, recurrent, carry, outputs, leaf, activations)
 
 
-def _num_features(tree: Any) -> int:
-    return sum(leaf.shape[-1] for leaf in jax.tree.leaves(tree))
+def _bytes_read(tree: Any, features: list[int]) -> int:
+    """Return the bytes of so many features of each array."""
+    return sum(
+        _num_bytes(leaf) * read // leaf.shape[-1]
+        for leaf, read in zip(jax.tree.leaves(tree), features, strict=True)
+    )
 
 
 def _num_bytes(tree: Any) -> int:
