@@ -139,7 +139,7 @@ def slope_and_hessian(cell_id, problem, engine, reverse, *, twice_reverse):
 
 
 @pytest.mark.usefixtures("x64")
-@each_cut("uneven-recomputed-reverse")
+@each_cut("uneven-recomputed-reverse", "even-kept-reverse")
 @pytest.mark.parametrize("cell_id", CELL_IDS)
 def test_higher_derivatives_of_several_blocks_are_those_of_the_scan(cell_id, cut):
     num_steps, reverse = cut
