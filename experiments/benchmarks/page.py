@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from experiments.benchmarks import report, seeds_report
+from experiments.benchmarks import against_peers, report, seeds, seeds_report
 from experiments.benchmarks.command import run_benchmark
 from experiments.benchmarks.roofline import MATMUL_SIZES
 from experiments.benchmarks.summary import (
@@ -126,6 +126,7 @@ def _section(name: str, record: dict[str, Any]) -> str:
     parts = [
         f"## {title}" + (f": {name}" if name else ""),
         _place(record),
+        f"Made by `{_command(record)}`.",
         *(to_markdown(table) for table in made.list_tables(record)),
         "\n".join(f"- {note}" for note in made.list_notes(record)),
     ]
@@ -166,6 +167,21 @@ def _place(record: dict[str, Any]) -> str:
     if not summary["complete"]:
         sentences.append("The run was broken off; the tables hold what was done.")
     return " ".join(sentences)
+
+
+def _command(record: dict[str, Any]) -> str:
+    """Return the command that made a record, with the settings that are no defaults."""
+    makers: dict[str, Any] = {PEERS: against_peers, SEEDS: seeds}
+    module = makers[record["experiment"]]
+    defaults = json.loads(json.dumps(dataclasses.asdict(module.Config()), default=str))
+    words = [f"python -m {module.MODULE}"]
+    for name, value in record["config"].items():
+        if name == "output_dir" or value == defaults.get(name):
+            continue
+        words.append("--" + name.replace("_", "-"))
+        if value is not True:
+            words += map(str, value) if isinstance(value, list) else [str(value)]
+    return " ".join(words)
 
 
 def run(config: Config, console: Console) -> None:
