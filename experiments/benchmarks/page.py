@@ -103,7 +103,7 @@ def make_page(directory: Path) -> str:
         raise UsageError(f"There is no {RECORD_NAME} below {directory}.")
     parts = [HEAD]
     for path in paths:
-        name = path.parent.relative_to(directory).as_posix()
+        name = path.parent.relative_to(directory).as_posix().replace("_", " ")
         parts.append(_section("" if name == "." else name, _read(path)))
     return "\n\n".join(part.rstrip("\n") for part in (*parts, AGAIN)) + "\n"
 
