@@ -7,13 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gated_rnn import GRU, LSTM, FusedScan, Scan, unroll
+from gated_rnn.engines import plan
 from gated_rnn.engines.gate_activations import (
     find_activations,
     keep_activations,
     with_activations,
 )
 from tests import cases
-from tests.cases import B, H, T
+from tests.cases import B, F, H, T
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -175,3 +177,48 @@ def test_array_of_another_dtype_is_no_maker():
     half = x.astype(jnp.bfloat16)
     found = find_activations(gate, ((), (half,), x, x), source=RECURRENT, made_of=1)
     assert found.makers == (None,)
+
+
+@jax.custom_vjp
+def with_a_rule_of_its_own(x):
+    return jnp.tanh(x)
+
+
+with_a_rule_of_its_own.defvjp(
+    lambda x: (jnp.tanh(x), x), lambda x, dy: (dy / jnp.cosh(x) ** 2,)
+)
+# Programs of many kinds, with an activation of which something else is made, or none.
+OF_THE_USER = {
+    "custom_vjp": with_a_rule_of_its_own,
+    "checkpoint": jax.checkpoint(jnp.tanh),
+    "silu": jax.nn.silu,
+    "softplus": jax.nn.softplus,
+    "gelu": jax.nn.gelu,
+    "twice": lambda x: jnp.tanh(jnp.tanh(x)),
+    "cond": lambda x: jax.lax.cond(True, jnp.tanh, jnp.sin, x),
+    "over features": functools.partial(jax.nn.softmax, axis=-1),
+}
+
+
+@pytest.mark.parametrize(
+    ("cell_type", "activation"),
+    [*((LSTM, each) for each in OF_THE_USER.values()), (GRU, jax.nn.silu)],
+    ids=[*OF_THE_USER, "silu in a GRU"],
+)
+def test_gradient_with_an_activation_of_the_user_is_that_of_the_scan(
+    cell_type, activation, monkeypatch
+):
+    monkeypatch.setattr(plan, "KEEP_RECURRENT_FROM", 1)
+    cell = cell_type(H, activation=activation)
+    params = cell.init(jax.random.key(0), F, jnp.float64)
+    inputs = jax.random.normal(jax.random.key(1), (T, B, F))
+    assert FusedScan().plan(cell, params, inputs).keep_activations
+
+    def gradient(engine):
+        def loss(params, inputs):
+            return (unroll(cell, params, inputs, engine=engine)[1] ** 2).sum()
+
+        return cases.quick_jit(jax.grad(loss, argnums=(0, 1)))(params, inputs)
+
+    actual, expected = gradient(FusedScan()), gradient(Scan())
+    cases.assert_close(actual, expected, cases.FLOAT64, "gradient")

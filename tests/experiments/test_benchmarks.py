@@ -368,9 +368,9 @@ def test_page_names_who_was_left_out_and_how_to_repeat_it():
         assert words in text
     # The command of each record, without what it need not say.
     assert (
-        "Made by `python -m experiments.benchmarks.seeds --cells gru --shapes 64x60x1x50"
-        " --num-seeds 1 8 --seed-blocks 2 --sweep-seeds 8 --num-compared 4"
-        " --peers linen torch1 cudnn --num-rounds 3 --memory`."
+        "Made by `python -m experiments.benchmarks.seeds --cells gru"
+        " --shapes 64x60x1x50 --num-seeds 1 8 --seed-blocks 2 --sweep-seeds 8"
+        " --num-compared 4 --peers linen torch1 cudnn --num-rounds 3 --memory`."
     ) in text
 
 
