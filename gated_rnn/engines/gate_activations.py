@@ -78,7 +78,7 @@ class Activations(NamedTuple):
     """The activations of a gate, and what its derivative reads besides them.
 
     Attributes:
-        shapes: Their shapes, `[*batch, H]`.
+        shapes: Their types, `[*batch, H]`.
         makers: For each of them, the leaf of another argument that is as large, and of
             which nothing else is made; or None.
         features: For each argument and each of its leaves, how many features the
@@ -107,7 +107,7 @@ def find_activations(
 
     def note(primitive: Any, argument: Any, leaves: Any, **params: Any) -> jax.Array:
         value = primitive.bind(argument, **params)
-        shapes.append(jax.ShapeDtypeStruct(value.shape, value.dtype))
+        shapes.append(jax.typeof(value))
         above.append(leaves)
         return value
 

@@ -76,8 +76,7 @@ def test_activations_of_the_recurrent_matmul_are_found_and_no_others(cell_id):
 def test_gate_gives_the_same_when_its_activations_are_handed_out(cell_id):
     cell, arguments = arguments_of(cell_id)
     results, values = values_of(cell, arguments)
-    shapes = [jax.ShapeDtypeStruct(value.shape, value.dtype) for value in values]
-    assert shapes == list(find(cell, arguments).shapes)
+    assert tuple(map(jax.typeof, values)) == find(cell, arguments).shapes
     jax.tree.map(np.testing.assert_array_equal, results, cell.gate(*arguments))
 
 
