@@ -61,14 +61,8 @@ def _run_and_keep(
             carry, outputs = keep_activations(cell.gate, arguments, source=2, keep=keep)
         else:
             carry, outputs = cell.gate(*arguments)
-        return carry, Kept(
-            entering=None,
-            carries=carry,
-            projected=None,
-            recurrent=_pieces(recurrent, projected) if plan.keep_recurrent else None,
-            activations=activations,
-            outputs=outputs if loop.stores_outputs else None,
-        )
+        kept = _kept_of_step(loop, carry, recurrent, projected, activations, outputs)
+        return carry, kept
 
     final, kept = loop.scan(step, carry, projected)
     return final, kept._replace(entering=carry)
@@ -85,9 +79,8 @@ def _run_and_overwrite(
     zeros first. Its derivative is that of `_run_and_keep`, since the gradient of a loop
     that writes into its own arrays would touch all of them in each step.
     """
-    cell, plan = loop.cell, loop.plan
+    cell, makers = loop.cell, loop.plan.makers or ()
     arrays, structure = jax.tree.flatten(match_varying(projected, carry, params))
-    makers = plan.makers or ()
 
     def step(state: tuple[Carry, Any, jax.Array], t: jax.Array) -> tuple[Any, Kept]:
         carry_before, arrays, same_t = state
@@ -111,14 +104,7 @@ def _run_and_overwrite(
         recurrent = cell.recur(params, carry_before)
         arguments = (params, projected, recurrent, carry_before)
         carry, outputs = keep_activations(cell.gate, arguments, source=2, keep=keep)
-        kept = Kept(
-            entering=None,
-            carries=carry,
-            projected=None,
-            recurrent=_pieces(recurrent, projected) if plan.keep_recurrent else None,
-            activations=others,
-            outputs=outputs if loop.stores_outputs else None,
-        )
+        kept = _kept_of_step(loop, carry, recurrent, projected, others, outputs)
         next_t = same_t - 1 if loop.reverse else same_t + 1
         return (carry, arrays, next_t), kept
 
@@ -135,6 +121,25 @@ def _run_and_overwrite_jvp(
     loop: Loop, primals: tuple[Any, ...], tangents: tuple[Any, ...]
 ) -> Any:
     return jax.jvp(functools.partial(_run_and_keep, loop), primals, tangents)
+
+
+def _kept_of_step(
+    loop: Loop,
+    carry: Carry,
+    recurrent: Any,
+    projected: Any,
+    activations: list[jax.Array] | None,
+    outputs: Any,
+) -> Kept:
+    keep_recurrent = loop.plan.keep_recurrent
+    return Kept(
+        entering=None,
+        carries=carry,
+        projected=None,
+        recurrent=_pieces(recurrent, projected) if keep_recurrent else None,
+        activations=activations,
+        outputs=outputs if loop.stores_outputs else None,
+    )
 
 
 def _pieces(recurrent: Any, projected: Any) -> Any:
